@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reasondiff.config import ConfigError, Stream, chain_layers, is_trained, load_study
+from reasondiff.config import ConfigError, Stream, chain_width, is_trained, load_study
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 SMOKE = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
@@ -170,13 +170,13 @@ def test_a_layer_that_a_model_lacks_is_refused():
 
 def test_a_chain_has_the_layers_of_its_first_model():
     study = load_study(SMOKE)
-    assert [chain_layers(study, name) for name in ("base", "rl")] == [3, 3]
+    assert [chain_width(study, name) for name in ("base", "rl")] == [32, 32]
 
 
 def test_layers_of_a_ready_model_are_not_known_from_the_configuration():
     ready = {"stage": "hub", "repo": "some/model", "revision": "abc", "elicitations": ["think"]}
     study = load_study(changed("models.ready", ready))
-    assert chain_layers(study, "ready") is None and not is_trained(study.models["ready"])
+    assert chain_width(study, "ready") is None and not is_trained(study.models["ready"])
 
 
 def test_a_point_cannot_have_a_name_that_another_bank_gave_on_the_same_pair():

@@ -7,7 +7,7 @@ One frozen class per stage. Nothing here has a default that would change a resul
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0)]
+Layers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 SHARED_PARTS = ("train", "calibrate", "choose", "score", "report")
 PARTS = (*SHARED_PARTS, "family")  # `family`: problems of the held-out family
@@ -334,20 +335,31 @@ class BatchTopKPoint(_Point):
 Point = Annotated[L1Point | BatchTopKPoint, Field(discriminator="method")]
 
 
-class Bank(Settings):
-    """Sweep points trained from one stream of activations. `tokens` and `buffer_tokens` count unmasked tokens."""
+class Schedule(Settings):
+    """How dictionaries learn from a stream. `tokens` and `buffer_tokens` count unmasked tokens."""
 
-    pairs: Annotated[tuple[Name, ...], Field(min_length=1)]
-    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    latents: Count
     tokens: Count
     batch_tokens: Count
     buffer_tokens: Count
     warmup_share: Share
     decay_share: Share
     gradient_clip: Positive
-    decoder_norm: Positive
     checkpoint_minutes: Positive
+
+    @model_validator(mode="after")
+    def _buffer_holds_a_batch(self):
+        if self.batch_tokens > self.buffer_tokens:
+            raise ValueError(f"buffer_tokens ({self.buffer_tokens}) must hold a batch ({self.batch_tokens})")
+        return self
+
+
+class Bank(Schedule):
+    """Sweep points trained from one stream of activations."""
+
+    pairs: Annotated[tuple[Name, ...], Field(min_length=1)]
+    layers: Layers
+    latents: Count
+    decoder_norm: Positive
     independent_halves: bool
     points: Annotated[dict[PointName, Point], Field(min_length=1)]
 
@@ -357,6 +369,104 @@ class Bank(Settings):
 
     def points_of(self, seed: int) -> dict[str, L1Point | BatchTopKPoint]:
         return {name: point for name, point in self.points.items() if seed in point.seeds}
+
+
+# ------------------------------------------------------------------------------------------------ transcoders
+
+READY = "ready"  # stands for the point's name in the paths of transcoders that were not trained here
+
+
+class TranscoderPoint(Settings):
+    """`expansion`: latents per unit of the model's width; at most `k` latents fire on a token."""
+
+    expansion: Count
+    k: Count
+    learning_rate: Positive
+
+
+class ReadyTranscoders(Settings):
+    """Transcoders in sparsify's format, in a local `folder` or in `repo` of the hub at `revision`.
+
+    Each layer has a folder of its own. `hookpoint` is its name with `{layer}` for the number; null where the
+    folders have the names that sparsify gives them (`layers.3.mlp`).
+    """
+
+    folder: str | None
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None
+    revision: str | None
+    hookpoint: Annotated[str, Field(pattern=r"\{layer\}")] | None
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self):
+        if (self.folder is None) == (self.repo is None):
+            raise ValueError("expected either `folder` (local) or `repo` (hub), the other null")
+        if self.repo is not None and not self.revision:
+            raise ValueError("a `repo` of the hub needs its `revision` (a commit, branch or tag)")
+        return self
+
+
+class TranscodedModel(Settings):
+    """A model whose MLPs get transcoders, one for each of `layers`.
+
+    `start_from` names another model of the section whose transcoders (of the same point and seed) these begin as,
+    so that latents correspond by index; `ready` takes transcoders from elsewhere in place of training them.
+    """
+
+    text: Name
+    tokenizer: Name
+    layers: Layers
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    start_from: Name | None
+    ready: ReadyTranscoders | None
+
+
+class TranscoderSweep(Settings):
+    """The pilot: every point on some layers of one model, each with `tokens` unmasked tokens, judged on at most
+    `evaluation_tokens` tokens of the `choose` part."""
+
+    model: Name
+    layers: Layers
+    tokens: Count
+    evaluation_tokens: Count
+    seed: Seed
+
+
+class TranscoderEvaluation(Settings):
+    """`tokens` of the `report` part for unexplained variance and sparsity, `spliced_tokens` of them for
+    cross-entropy and KL; `linear_tokens` of the `calibrate` part to fit the best linear map on; `problems` that the
+    replaced model answers and `shown` of them on the page."""
+
+    tokens: Count
+    spliced_tokens: Count
+    linear_tokens: Count
+    problems: Count
+    shown: Annotated[int, Field(ge=0)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Transcoders(Settings):
+    """TopK skip transcoders of MLPs. A sweep on pilot layers leads to a choice among `points`, which `point` may
+    name instead; all layers of all models are then trained with it. `unqualified` says what happens when no point
+    passes the limits in gates.transcoders: stop, or go on with the best of them."""
+
+    trainer: Literal["reasondiff", "sparsify"]
+    models: Annotated[dict[Name, TranscodedModel], Field(min_length=1)]
+    points: dict[PointName, TranscoderPoint]
+    sweep: TranscoderSweep | None
+    point: PointName | None
+    unqualified: Literal["stop", "best"]
+    training: Schedule
+    auxiliary_weight: Annotated[float, Field(ge=0)]
+    stale_after_tokens: Count
+    evaluation: TranscoderEvaluation
+
+    def trained(self) -> dict[str, TranscodedModel]:
+        """The models whose transcoders are trained here."""
+        return {name: model for name, model in self.models.items() if model.ready is None}
+
+
+# ------------------------------------------------------------------------------------------------ judging
 
 
 class Evaluation(Settings):
@@ -391,6 +501,21 @@ class TokenizerCheck(Settings):
     seed: Seed
 
 
+class TranscoderGates(Settings):
+    """Limits of a layer's transcoder, and of all layers replaced at once (docs/methods.md §6). Losses in nats per
+    token; `recovered_mean` and `recovered_linear` are the shares of the loss recovered against mean ablation and
+    against the best linear map. A layer whose ablation costs under `uninformative_nats` is not judged by them."""
+
+    ce_increase_nats: Positive
+    ce_increase_wished_nats: Positive
+    recovered_mean: Share
+    recovered_linear: Share
+    dead_share: Share
+    dense_share: Share
+    all_layers_ce_increase_nats: Positive
+    uninformative_nats: Annotated[float, Field(ge=0)]
+
+
 class Gates(Settings):
     """Thresholds of the quality gates on the page."""
 
@@ -401,6 +526,7 @@ class Gates(Settings):
     foreign_share: Share
     nats_per_byte_gap: Positive
     min_problems: Count
+    transcoders: TranscoderGates
 
 
 class Tracking(Settings):
@@ -422,10 +548,13 @@ class ReportSettings(Settings):
 
 
 class Study(Settings):
+    """A whole study. `memory_gib` is what one training job may take of the device's memory; null: what is free."""
+
     study: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     results_dir: str
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
+    memory_gib: Positive | None
     split: Split
     tokenizers: Annotated[dict[Name, Tokenizer], Field(min_length=1)]
     models: Annotated[dict[Name, Model], Field(min_length=1)]
@@ -436,6 +565,7 @@ class Study(Settings):
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
     divergence: Divergence
     banks: dict[PointName, Bank]
+    transcoders: Transcoders | None
     evaluation: Evaluation
     latents: Latents
     gates: Gates
@@ -450,6 +580,9 @@ class Study(Settings):
             _pairs_name_known_things,
             _banks_name_known_things,
             _points_are_unique,
+            _transcoders_name_known_things,
+            _transcoders_start_from_transcoders,
+            _transcoders_have_a_point,
             _results_do_not_mix,
         ):
             check(self)
@@ -499,10 +632,6 @@ def _pairs_name_known_things(study: Study) -> None:
 
 def _banks_name_known_things(study: Study) -> None:
     for name, bank in study.banks.items():
-        if bank.batch_tokens > bank.buffer_tokens:
-            raise ValueError(
-                f"banks.{name}.buffer_tokens ({bank.buffer_tokens}) must hold a batch ({bank.batch_tokens})"
-            )
         for pair in bank.pairs:
             _known(f"banks.{name}.pairs", pair, study.pairs)
             for layer in bank.layers:
@@ -520,17 +649,30 @@ def _banks_name_known_things(study: Study) -> None:
 
 def _layer_exists(study: Study, key: str, pair: Pair, layer: int) -> None:
     for name in pair.models:
-        layers = chain_layers(study, name)
-        if layers is not None and layer >= layers:
-            raise ValueError(f"{key} has layer {layer}, but model {name!r} has {layers} layers (0 to {layers - 1})")
+        _model_has_layers(study, key, name, [layer])
 
 
-def chain_layers(study: Study, model: str) -> int | None:
-    """How many layers a model of the tiny chain has; None for models whose config is not read yet."""
+def _model_has_layers(study: Study, key: str, model: str, layers: Sequence[int]) -> None:
+    architecture = _chain_architecture(study, model)
+    if architecture is not None and max(layers) >= architecture.layers:
+        raise ValueError(
+            f"{key} has layer {max(layers)}, but model {model!r} has {architecture.layers} layers "
+            f"(0 to {architecture.layers - 1})"
+        )
+
+
+def _chain_architecture(study: Study, model: str) -> Architecture | None:
+    """The architecture of a model of the tiny chain; None for models whose config is not read yet."""
     settings = study.models[model]
     while hasattr(settings, "parent"):
         settings = study.models[settings.parent]
-    return settings.architecture.layers if settings.stage == "pretrain" else None
+    return settings.architecture if settings.stage == "pretrain" else None
+
+
+def chain_width(study: Study, model: str) -> int | None:
+    """How wide a model of the tiny chain is; None for models whose config is not read yet."""
+    architecture = _chain_architecture(study, model)
+    return architecture.hidden if architecture else None
 
 
 def _points_are_unique(study: Study) -> None:
@@ -544,6 +686,57 @@ def _points_are_unique(study: Study) -> None:
                         "point names are part of the file paths and must differ across banks"
                     )
                 seen[pair, point] = bank_name
+
+
+def _transcoders_name_known_things(study: Study) -> None:
+    section = study.transcoders
+    for name, model in section.models.items() if section else ():
+        key = f"transcoders.models.{name}"
+        _known("transcoders.models", name, study.models)
+        _known(f"{key}.text", model.text, study.text)
+        _known(f"{key}.tokenizer", model.tokenizer, study.tokenizers)
+        _model_has_layers(study, f"{key}.layers", name, model.layers)
+    if section and section.sweep:
+        _known("transcoders.sweep.model", section.sweep.model, section.models)
+        _model_has_layers(study, "transcoders.sweep.layers", section.sweep.model, section.sweep.layers)
+
+
+def _transcoders_start_from_transcoders(study: Study) -> None:
+    section = study.transcoders
+    for name, model in section.models.items() if section else ():
+        key, start = f"transcoders.models.{name}.start_from", model.start_from
+        if start is None:
+            continue
+        _known(key, start, section.models)
+        first = section.models[start]
+        if model.ready or first.ready or first.start_from is not None:
+            raise ValueError(f"{key}: both must be trained here, and {start!r} must itself start from nothing (null)")
+        if missing := set(model.layers) - set(first.layers):
+            raise ValueError(f"{key}: {start!r} has no transcoder of layer(s) {sorted(missing)}")
+        if missing := set(model.seeds) - set(first.seeds):
+            raise ValueError(f"{key}: {start!r} is not trained with seed(s) {sorted(missing)}")
+
+
+def _transcoders_have_a_point(study: Study) -> None:
+    section = study.transcoders
+    if section is None:
+        return
+    if READY in section.points:
+        raise ValueError(
+            f"transcoders.points: {READY!r} is kept for transcoders trained elsewhere; choose another name"
+        )
+    if section.point is not None:
+        _known("transcoders.point", section.point, section.points)
+    elif section.trained() and section.sweep is None:
+        raise ValueError("transcoders: without a `sweep` the `point` to train must be named")
+    for name, model in section.models.items():
+        width = chain_width(study, name)
+        for point_name, point in section.points.items() if width and model.ready is None else ():
+            if point.k > point.expansion * width:
+                raise ValueError(
+                    f"transcoders.points.{point_name}.k ({point.k}) exceeds the {point.expansion * width} latents "
+                    f"that an expansion of {point.expansion} gives model {name!r} (width {width})"
+                )
 
 
 def _results_do_not_mix(study: Study) -> None:

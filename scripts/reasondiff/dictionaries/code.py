@@ -110,6 +110,29 @@ def strongest(responses: Float[Tensor, "token latent"], count: int) -> SparseCod
     return active(torch.zeros_like(responses).scatter_(1, best.indices, best.values))
 
 
+def topk(responses: Float[Tensor, "token latent"], k: int) -> SparseCode:
+    """TopK(ReLU(responses)): of each token's `k` largest responses the positive ones."""
+    best = responses.topk(min(k, responses.shape[1]), dim=1, sorted=False)
+    code = _by_token(best.indices, best.values, responses.shape[1])
+    return code if bool((best.values > 0).all()) else _only(code, code.values > 0)
+
+
+def topk_of_any_sign(responses: Float[Tensor, "token latent"], k: int) -> SparseCode:
+    """The `k` largest responses of each token, negative ones among them."""
+    best = responses.topk(min(k, responses.shape[1]), dim=1, sorted=False)
+    return _by_token(best.indices, best.values, responses.shape[1])
+
+
+def _by_token(latents: Int[Tensor, "token k"], values: Float[Tensor, "token k"], n_latents: int) -> SparseCode:
+    n_rows, k = latents.shape
+    rows = torch.arange(n_rows, device=latents.device).repeat_interleave(k)
+    return SparseCode(rows, latents.flatten(), values.flatten(), n_rows, n_latents)
+
+
+def _only(code: SparseCode, kept: Bool[Tensor, " entry"]) -> SparseCode:
+    return SparseCode(code.rows[kept], code.latents[kept], code.values[kept], code.n_rows, code.n_latents)
+
+
 def _scored_above(
     activations: Float[Tensor, "token latent"], weights: Float[Tensor, " latent"], bound: float
 ) -> tuple[Int[Tensor, " entry"], Float[Tensor, " entry"]]:

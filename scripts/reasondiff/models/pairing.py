@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from reasondiff.config import Stream
 from reasondiff.models.load import read_info
@@ -21,8 +21,9 @@ def open_stream(
     context: int,
     device: str,
     dtype: str,
+    place: Literal["block", "mlp"] = "block",
 ) -> ActivationStream:
-    """The activation stream of a pair from its files; `layers` None means every layer that all models have.
+    """The activation stream of a pair (or of one model's MLPs, see `place`) from its files; `layers` None means every layer that all models have.
 
     Raises:
         ArtefactError: the token table is not the one the guard checked.
@@ -35,7 +36,7 @@ def open_stream(
         )
     wanted = range(min(info.layers for info in infos)) if layers is None else layers
     settings = Stream.model_validate(dict(stream))
-    return ActivationStream(infos, list(wanted), table, guard["foreign_ids"], settings, context, device, dtype)
+    return ActivationStream(infos, list(wanted), table, guard["foreign_ids"], settings, context, device, dtype, place)
 
 
 def stream_card(stream: ActivationStream) -> dict[str, Any]:
@@ -47,5 +48,6 @@ def stream_card(stream: ActivationStream) -> dict[str, Any]:
         "foreign_ids": stream.foreign.tolist(),
         "stream": stream.settings.model_dump(mode="json"),
         "context": stream.context,
+        "place": stream.place,
         "dtype": str(stream.models[0].dtype).removeprefix("torch."),
     }

@@ -1,15 +1,15 @@
 """What are the activations of several models on the same tokens, without ever storing them all?
 
 One forward pass per model, stopped after the deepest layer wanted, writes the outputs of the wanted blocks side by
-side. `layer15` is the output of block 15 counted from 0. Documents are packed into rows with attention confined to
-each document.
+side; or, of one model, the inputs and outputs of the wanted MLPs. `layer15` is the output of block 15 counted from 0.
+Documents are packed into rows with attention confined to each document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from reasondiff.config import Stream
 from reasondiff.models.load import ModelError, ModelInfo, load_model
+from reasondiff.models.mlp import find_mlp
 from reasondiff.text.tokens import PackedRows, TokenTable, pack
 
 
@@ -25,11 +26,11 @@ from reasondiff.text.tokens import PackedRows, TokenTable, pack
 class Block:
     """Activations of the real (unpadded) tokens of some packed rows.
 
-    `activations[layer]` [token, model, unit]; `token` [token] indexes the token table; `document` [token] likewise;
+    `activations[layer]` [token, side, unit], sides being the models, or an MLP's input and output; `token` [token] indexes the token table; `document` [token] likewise;
     `position` [token] counts from 0 in each document; `kept` [token] is False at first positions and foreign ids.
     """
 
-    activations: dict[int, Float[Tensor, "token model unit"]]
+    activations: dict[int, Float[Tensor, "token side unit"]]
     token: Int[Tensor, " token"]
     document: Int[Tensor, " token"]
     position: Int[Tensor, " token"]
@@ -60,10 +61,13 @@ def block_output(output: Any) -> Tensor:
 class ActivationStream:
     """Reads M models on the same packed documents and yields `Block`s.
 
-    The models are shortened after the deepest wanted layer. Iterating twice gives the same blocks.
+    `place`: `block` gives block outputs, a side for each model; `mlp` the MLPs of one model, with two sides, input
+    (after the norm) and output. The models are shortened after the deepest wanted layer. Iterating twice gives the
+    same blocks.
 
     Raises:
-        ModelError: the models' widths differ, or a layer does not exist in one of them.
+        ModelError: the models' widths differ, a layer does not exist in one of them, or the MLPs are asked for of
+            several models or of an architecture where they are not known.
     """
 
     def __init__(
@@ -76,15 +80,25 @@ class ActivationStream:
         context: int,
         device: str,
         dtype: str,
+        place: Literal["block", "mlp"] = "block",
     ):
+        if place == "mlp" and len(models) != 1:
+            raise ModelError(f"the MLPs of one model are read at a time; these are {len(models)}")
         if len({info.hidden for info in models}) > 1:
             widths = ", ".join(f"{info.name}: {info.hidden}" for info in models)
             raise ModelError(f"a crosscoder needs models of one width; these have {widths}")
         self.infos, self.layers, self.table = list(models), sorted(set(layers)), table
         self.settings, self.context, self.device = settings, context, device
-        self.width = models[0].hidden
+        self.width, self.place = models[0].hidden, place
         self.foreign = np.array(sorted(foreign_ids), dtype=np.int64)
         self.models = [load_model(info, device, dtype, layers=self.layers[-1] + 1) for info in models]
+        if place == "mlp":
+            find_mlp(self.models[0], self.layers[-1])  # refuses an unknown architecture before anything is read
+
+    @property
+    def n_sides(self) -> int:
+        """Activations side by side at a site: one of each model, or an MLP's input and output."""
+        return 2 if self.place == "mlp" else len(self.models)
 
     def __call__(self, documents: np.ndarray) -> Iterator[Block]:
         """Blocks of these documents, in the order that packing gives."""
@@ -99,11 +113,17 @@ class ActivationStream:
         count = int(real.sum())
         dtype = self.models[0].dtype
         outputs = {
-            layer: torch.empty(count, len(self.models), self.width, dtype=dtype, device=self.device)
+            layer: torch.empty(count, self.n_sides, self.width, dtype=dtype, device=self.device)
             for layer in self.layers
         }
         for side, model in enumerate(self.models):
-            self._run(model, inputs, {layer: outputs[layer][:, side] for layer in self.layers}, real)
+            hooks = {
+                find_mlp(model, layer) if self.place == "mlp" else model.model.layers[layer]: (
+                    _mlp_writer(target, real) if self.place == "mlp" else _block_writer(target[:, side], real)
+                )
+                for layer, target in outputs.items()
+            }
+            _run(model, inputs, hooks)
         token = rows.token[rows.document >= 0]
         positions = rows.positions[rows.document >= 0]
         kept = (positions >= self.settings.first_positions) & ~np.isin(self.table.ids[token], self.foreign)
@@ -116,23 +136,32 @@ class ActivationStream:
             as_tensor(kept),
         )
 
-    def _run(self, model: Any, inputs: dict, targets: dict[int, Tensor], real: Tensor) -> None:
-        """One forward pass whose wanted block outputs go straight into `targets`."""
-        handles = [
-            model.model.layers[layer].register_forward_hook(_writer(target, real)) for layer, target in targets.items()
-        ]
-        try:
-            model.model(**inputs, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+
+def _run(model: Any, inputs: dict, hooks: dict[Any, Any]) -> None:
+    """One forward pass whose wanted activations are written by forward hooks, {module: hook}."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    try:
+        model.model(**inputs, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
-def _writer(target: Tensor, real: Tensor) -> Any:
-    """A forward hook that copies the real tokens of a block's output into `target`."""
+def _block_writer(target: Tensor, real: Tensor) -> Any:
+    """A forward hook that copies the real tokens of a block's output into `target` [token, unit]."""
 
     def write(_module: Any, _arguments: Any, output: Any) -> None:
         target.copy_(block_output(output)[real])
+
+    return write
+
+
+def _mlp_writer(target: Tensor, real: Tensor) -> Any:
+    """A forward hook that copies the real tokens of an MLP's input and output into `target` [token, 2, unit]."""
+
+    def write(_module: Any, arguments: tuple, output: Tensor) -> None:
+        target[:, 0] = arguments[0][real]
+        target[:, 1] = output[real]
 
     return write
 
@@ -141,13 +170,13 @@ def _writer(target: Tensor, real: Tensor) -> Any:
 class SiteStatistics:
     """Constants of one site, measured once on calibration tokens.
 
-    `median_norm` [model]: median activation norm, sinks included; `scale` [model]: brings the mean norm of unmasked
-    tokens to sqrt(d); `mean` [model, unit]: mean of unmasked raw activations; `tokens` they rest on.
+    `median_norm` [side]: median activation norm, sinks included; `scale` [side]: brings the mean norm of unmasked
+    tokens to sqrt(d); `mean` [side, unit]: mean of unmasked raw activations; `tokens` they rest on.
     """
 
-    median_norm: Float[Tensor, " model"]
-    scale: Float[Tensor, " model"]
-    mean: Float[Tensor, "model unit"]
+    median_norm: Float[Tensor, " side"]
+    scale: Float[Tensor, " side"]
+    mean: Float[Tensor, "side unit"]
     tokens: int
 
 
@@ -196,7 +225,7 @@ def _first_tokens(stream: ActivationStream, documents: np.ndarray, tokens: int) 
 
 
 def _scales(
-    layer: int, norms: Float[Tensor, "token model"], kept: Bool[Tensor, " token"], width: int, settings: Stream
+    layer: int, norms: Float[Tensor, "token side"], kept: Bool[Tensor, " token"], width: int, settings: Stream
 ) -> SiteStatistics:
     """Median norms and scales; the mean is still zero."""
     if not torch.isfinite(norms).all():
