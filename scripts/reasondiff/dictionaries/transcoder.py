@@ -9,7 +9,7 @@ Source: docs/methods.md §6 and §7; Dunefsky et al. 2024, arXiv 2406.11944; Pau
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from reasondiff.dictionaries.code import SparseCode, decode, topk
 from reasondiff.store import ArtefactError, read_tensors, write_json, write_tensors
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
+TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")  # and W_skip where there is a skip connection
+# Settings of later versions and forks of sparsify under which the same tensors are another function.
+OTHER_FUNCTIONS = ("embed_skip", "gram_lookup", "normalize_io")
 TOKENS_AT_ONCE = 4096  # whose responses are made together: 4096 x 49k latents in fp32 are 0.8 GB
 
 
@@ -80,6 +83,17 @@ def hookpoint(layer: int) -> str:
     return f"layers.{layer}.mlp"
 
 
+@dataclass(frozen=True)
+class TranscoderFolders:
+    """Where the transcoders of one model and seed go: `<folder>/<point>/seed<seed>/layers.<layer>.mlp/`."""
+
+    folder: str
+    seed: int
+
+    def path(self, point: str, layer: int) -> Path:
+        return Path(self.folder) / point / f"seed{self.seed}" / hookpoint(layer)
+
+
 def save_transcoder(folder: str | Path, transcoder: Transcoder) -> None:
     """Writes `sae.safetensors` (card inside) and `cfg.json` into `folder`, as sparsify does. The config is written
     first: where the weights are, it is too."""
@@ -112,14 +126,16 @@ def load_transcoder(folder: str | Path, device: str = "cpu") -> Transcoder:
     """Reads a folder written by `save_transcoder` or by sparsify.
 
     Raises:
-        ArtefactError: a file is missing or broken, `k` is not given, it is no TopK transcoder, or its tensors do not
-            fit together.
+        ArtefactError: a file is missing or broken, `k` is not given, it is no TopK transcoder, its tensors do not fit
+            together, or a weight is not finite.
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
     tensors, card = read_tensors(folder / WEIGHTS, device)
     _check_shapes(folder / WEIGHTS, tensors, config)
     plain = {name: tensor.float() for name, tensor in tensors.items()}
+    if broken := [name for name, tensor in plain.items() if not bool(tensor.isfinite().all())]:
+        raise ArtefactError(f"{folder / WEIGHTS}: {', '.join(broken)} has values that are not finite; train it again")
     return Transcoder(
         encoder=plain["encoder.weight"],
         encoder_bias=plain["encoder.bias"],
@@ -131,6 +147,17 @@ def load_transcoder(folder: str | Path, device: str = "cpu") -> Transcoder:
     )
 
 
+def load_set(paths: Sequence[str | Path], device: str) -> dict[int, Transcoder]:
+    """{layer: transcoder} from the folders of some layers of one model (or a file in each), named by `hookpoint`.
+
+    Raises:
+        ArtefactError: a folder holds no transcoder.
+    """
+    folders = [path if path.name != WEIGHTS else path.parent for path in map(Path, paths)]
+    layers = {int(folder.name.split(".")[1]): folder for folder in folders}
+    return {layer: load_transcoder(layers[layer], device) for layer in sorted(layers)}
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtefactError(f"{path} is missing: without it k is not known, and without k a transcoder has no code")
@@ -138,6 +165,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtefactError(f"{path} is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ArtefactError(f"{path} holds no JSON object, but a {type(config).__name__}")
     if not isinstance(config.get("k"), int) or config["k"] < 1:
         raise ArtefactError(
             f"{path} says k = {config.get('k')!r}; expected a whole number of at least 1. k is part of a transcoder: "
@@ -145,11 +174,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     if config.get("transcode") is not True:
         raise ArtefactError(
-            f"{path} says transcode: {config.get('transcode')!r}: this is an autoencoder, not a transcoder. Train with "
-            "transcode=True (sparsify's API) on hookpoints layers.*.mlp."
+            f"{path} says transcode: {config.get('transcode')!r}, expected True: this is an autoencoder, or older than "
+            "the key. Train with transcode=True (sparsify's API) on hookpoints layers.*.mlp."
         )
     if config.get("activation", "topk") != "topk":
         raise ArtefactError(f"{path} says activation: {config['activation']!r}; only topk can be read")
+    if other := [key for key in OTHER_FUNCTIONS if config.get(key)]:
+        raise ArtefactError(f"{path} says {other[0]}: {config[other[0]]!r}; such a transcoder cannot be read")
     return config
 
 
@@ -159,8 +190,10 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str
     Raises:
         ArtefactError: naming the tensor, what was expected and what came.
     """
-    if missing := [key for key in ("encoder.weight", "encoder.bias", "W_dec", "b_dec") if key not in tensors]:
+    if missing := [key for key in TENSORS if key not in tensors]:
         raise ArtefactError(f"{path} lacks {', '.join(missing)}: it is not a transcoder (docs/methods.md §7)")
+    if unknown := sorted(set(tensors) - {*TENSORS, "W_skip"}):
+        raise ArtefactError(f"{path} has {', '.join(unknown)} besides: it is another function than a skip transcoder")
     if tensors["encoder.weight"].ndim != 2:
         raise ArtefactError(f"{path}: encoder.weight has {tensors['encoder.weight'].ndim} dimensions, expected 2")
     latents, width = tensors["encoder.weight"].shape

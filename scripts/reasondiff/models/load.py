@@ -130,16 +130,24 @@ def download_model(repo: str, revision: str) -> Path:
     Raises:
         ModelError: the hub cannot be reached and the model is not in the cache.
     """
+    return download_folder(repo, revision, ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
+
+
+def download_folder(repo: str, revision: str, patterns: list[str]) -> Path:
+    """The local folder, named by its commit, with the files of a hub repository that fit one of `patterns`.
+
+    Raises:
+        ModelError: the hub cannot be reached and the files are not in the cache.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(
-            f"the hub model {repo} at revision {revision} cannot be fetched ({type(error).__name__}). Check the name "
-            "and the revision, or download it on a machine with a network and set HF_HOME to its cache."
+            f"the hub repository {repo} at revision {revision} cannot be fetched ({type(error).__name__}). Check the "
+            "name and the revision, or download it on a machine with a network and set HF_HOME to its cache."
         ) from error
 
 
