@@ -32,6 +32,7 @@ def bank(steps: int):
 def ours(folder: str, steps: int) -> tuple[int, float]:
     """One bank: a shared pass, sparse codes. Two steps of warm-up are not counted."""
     from reasondiff.dictionaries.bank import BankTraining
+    from reasondiff.dictionaries.sweep import crosscoder_trainers
     from reasondiff.models.stream import calibrate
 
     infos = make_models(folder)
@@ -42,7 +43,8 @@ def ours(folder: str, steps: int) -> tuple[int, float]:
 
     def train(count: int) -> int:
         todo = {layer: [f"p{i}" for i in range(POINTS)] for layer in WANTED}
-        training = BankTraining(bank(count), "pair", 0, todo, stream, statistics, lambda *_: None)
+        make = crosscoder_trainers(bank(count), "pair", 0, stream)
+        training = BankTraining(bank(count), 0, todo, stream, statistics, make, lambda *_: None)
         training.run(documents)
         return count * BATCH
 

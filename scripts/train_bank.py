@@ -27,4 +27,5 @@ with job(snakemake) as log:
         tracking=Tracking.model_validate(snakemake.params.tracking),
         code=snakemake.params.code,
         checkpoint=snakemake.params.checkpoint,
+        memory_gib=snakemake.params.memory_gib,
     )

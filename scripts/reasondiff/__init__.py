@@ -10,9 +10,9 @@ from typing import Any
 
 
 def load(path: str | Path) -> Any:
-    """An artefact by its file name: a `Crosscoder` from `crosscoder.safetensors`, a `TokenTable` from `tokens.npz`,
-    a `ModelInfo` from `model.json`, a DataFrame from `.tsv` and `.parquet` (its card in `.attrs["card"]`), and a
-    dictionary from other JSON files.
+    """An artefact by its file name: a `Crosscoder` from `crosscoder.safetensors`, a `Transcoder` from
+    `sae.safetensors`, a `TokenTable` from `tokens.npz`, a `ModelInfo` from `model.json`, a DataFrame from `.tsv` and
+    `.parquet` (its card in `.attrs["card"]`), and a dictionary from other JSON files.
 
     Raises:
         ArtefactError: the file is missing, broken, or of no kind that a study writes.
@@ -20,6 +20,10 @@ def load(path: str | Path) -> Any:
     from reasondiff import store
 
     path = Path(path)
+    if path.name == "sae.safetensors":
+        from reasondiff.dictionaries.transcoder import load_transcoder
+
+        return load_transcoder(path.parent)
     if path.suffix == ".safetensors" and path.name != "model.safetensors":
         from reasondiff.dictionaries.crosscoder import load_crosscoder
 

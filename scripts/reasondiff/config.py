@@ -419,6 +419,12 @@ class TranscodedModel(Settings):
     start_from: Name | None
     ready: ReadyTranscoders | None
 
+    @model_validator(mode="after")
+    def _ready_ones_are_one_set(self):
+        if self.ready is not None and self.seeds != (0,):
+            raise ValueError(f"`ready` transcoders are one set: `seeds` must be [0], they are {list(self.seeds)}")
+        return self
+
 
 class TranscoderSweep(Settings):
     """The pilot: every point on some layers of one model, each with `tokens` unmasked tokens, judged on at most
@@ -708,6 +714,8 @@ def _transcoders_start_from_transcoders(study: Study) -> None:
         if start is None:
             continue
         _known(key, start, section.models)
+        if section.trainer == "sparsify":
+            raise ValueError(f"{key}: sparsify's trainer starts from random weights; `trainer: reasondiff` can do this")
         first = section.models[start]
         if model.ready or first.ready or first.start_from is not None:
             raise ValueError(f"{key}: both must be trained here, and {start!r} must itself start from nothing (null)")

@@ -42,7 +42,7 @@ class PlantedStream(ActivationStream):
         self.table = made_up_table() if table is None else table
         self.layers, self.settings, self.context = list(layers), SETTINGS, 64
         self.device, self.width = "cpu", WIDTH
-        self.models = [SimpleNamespace(dtype=torch.float32)] * 2
+        self.models, self.place = [SimpleNamespace(dtype=torch.float32)] * 2, "block"
         self.infos = [SimpleNamespace(name=name, weights_digest=name) for name in ("first", "last")]
         self.foreign = np.array(sorted(foreign), dtype=np.int64)
         x = (planted or Planted()).sample(len(self.table.ids)) * torch.tensor([1.0, 3.0])[:, None]

@@ -13,6 +13,7 @@ from planted import bank, batch_topk, l1
 from streams import PlantedStream, made_up_table
 
 from reasondiff.dictionaries.bank import BankTraining, ShuffleBuffer
+from reasondiff.dictionaries.sweep import crosscoder_trainers
 from reasondiff.models.load import ModelError
 from reasondiff.models.stream import calibrate
 from reasondiff.store import ArtefactError
@@ -28,7 +29,8 @@ class Interrupted(Exception):
 def training(todo, stream=None, report=lambda *_: None, settings=SETTINGS) -> BankTraining:
     stream = stream or PlantedStream(layers=sorted(todo))
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), 600)
-    return BankTraining(settings, "pair", 0, todo, stream, statistics, report, report_every=10)
+    make = crosscoder_trainers(settings, "pair", 0, stream)
+    return BankTraining(settings, 0, todo, stream, statistics, make, report, report_every=10)
 
 
 def weights(done: BankTraining) -> dict:
@@ -91,10 +93,9 @@ def test_the_weights_of_a_point_do_not_depend_on_what_shares_its_bank(todo, unin
 def test_points_layers_and_seeds_start_differently(uninterrupted):
     found = weights(uninterrupted)
     assert not torch.equal(found[1, "btk"], found[2, "btk"])
-    other = BankTraining(
-        SETTINGS, "pair", 1, {1: ["btk"]}, uninterrupted.stream,
-        {1: uninterrupted.sites[1].statistics}, lambda *_: None
-    )  # fmt: skip
+    stream, statistics = uninterrupted.stream, {1: uninterrupted.sites[1].statistics}
+    make = crosscoder_trainers(SETTINGS, "pair", 1, stream)
+    other = BankTraining(SETTINGS, 1, {1: ["btk"]}, stream, statistics, make, lambda *_: None)
     assert not torch.equal(weights(other)[1, "btk"], weights(training({1: ["btk"]}))[1, "btk"])
 
 

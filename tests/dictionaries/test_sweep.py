@@ -30,7 +30,7 @@ def train(folder, chosen=None, stream=None, code="code", threshold_tokens=200, s
     outputs = Outputs(str(folder), LAYERS, list(chosen.points), seed)
     stream = stream or PlantedStream(layers=LAYERS)
     checkpoint = str(folder / "checkpoint.pt")
-    train_bank(chosen, "pair", outputs, lambda: stream, threshold_tokens, NOTHING, code, checkpoint)
+    train_bank(chosen, "pair", outputs, lambda: stream, threshold_tokens, NOTHING, code, checkpoint, None)
     return outputs
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from planted import bank, batch_topk, l1
 
-from reasondiff.dictionaries.trainer import Trainer, initial_decoder, point_seed
+from reasondiff.dictionaries.schedule import point_seed
+from reasondiff.dictionaries.trainer import Trainer, initial_decoder
 
 MODELS, WIDTH, LATENTS, TOKENS = 2, 6, 40, 23
 SETTINGS = bank(latents=LATENTS, decoder_norm=0.5)

@@ -1,8 +1,8 @@
-"""How do all sweep points of a bank learn from one stream of activations, and go on after an interruption?
+"""How do many dictionaries learn from one stream of activations, and go on after an interruption?
 
 One truncated forward pass per model feeds a shuffle buffer per layer; every dictionary of a layer steps on the same
-batches. A checkpoint holds the buffers, all trainers and the place in the stream, so that a run that was killed
-goes on bit for bit where it stood.
+batches, be it a crosscoder or a transcoder. A checkpoint holds the buffers, all trainers and the place in the stream,
+so that a run that was killed goes on bit for bit where it stood.
 """
 
 from __future__ import annotations
@@ -11,20 +11,38 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasondiff.config import Bank
-from reasondiff.dictionaries.trainer import Trainer, point_seed
+from reasondiff.config import Schedule
+from reasondiff.dictionaries.schedule import total_steps
 from reasondiff.job import progress
 from reasondiff.models.load import ModelError
 from reasondiff.models.stream import ActivationStream, Block, SiteStatistics, unmasked
 from reasondiff.store import ArtefactError, replacing
 from reasondiff.text.tokens import pack
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A dictionary while it trains. `state` and `load_state` carry everything that the next `step` depends on."""
+
+    steps: int
+
+    def step(self, x: Float[Tensor, "token side unit"], measured: bool) -> dict[str, float]:
+        """One optimiser step on normalised activations; figures of the batch if they are to be `measured`."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+Make = Callable[[int, str, SiteStatistics], Learner]
+"""(layer, name, statistics of the site) -> a dictionary at its start."""
 
 
 class ShuffleBuffer:
@@ -34,13 +52,13 @@ class ShuffleBuffer:
     depend on other layers or points.
     """
 
-    def __init__(self, capacity: int, n_models: int, width: int, dtype: torch.dtype, device: str, seed: int):
-        self.rows = torch.empty(capacity, n_models, width, dtype=dtype, device=device)
+    def __init__(self, capacity: int, n_sides: int, width: int, dtype: torch.dtype, device: str, seed: int):
+        self.rows = torch.empty(capacity, n_sides, width, dtype=dtype, device=device)
         self.filled = 0
         self.rounds = 0
         self.seed = seed
 
-    def add(self, rows: Float[Tensor, "token model unit"], batch: int) -> Iterator[Tensor]:
+    def add(self, rows: Float[Tensor, "token side unit"], batch: int) -> Iterator[Tensor]:
         """Stores rows; each time the buffer is full, yields shuffled batches and keeps the remainder."""
         while len(rows):
             taken = min(len(rows), len(self.rows) - self.filled)
@@ -71,53 +89,48 @@ class ShuffleBuffer:
 
 @dataclass
 class Site:
-    """One layer of a bank while it trains: its buffer, its trainers and their figures by point name, and how many
+    """One layer while its dictionaries train: its buffer, the dictionaries and their figures by name, and how many
     tokens they have seen."""
 
     statistics: SiteStatistics
     buffer: ShuffleBuffer
-    trainers: dict[str, Trainer]
+    trainers: dict[str, Learner]
     history: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     tokens_seen: int = 0
 
 
 class BankTraining:
-    """Trains the unfinished points of one bank on one pair.
+    """Trains some dictionaries of one stream.
 
-    `todo` maps a layer to the names of the points to train there. Every `report_every` steps the figures of a point
-    go to its site's `history` (which an interruption does not lose) and to `report(layer, point, step, metrics)`.
+    `todo` maps a layer to the names of those to train there, which `make` begins. Every `report_every` steps the
+    figures of one go to its site's `history` (which an interruption does not lose) and to
+    `report(layer, name, step, metrics)`.
     """
 
     def __init__(
         self,
-        bank: Bank,
-        pair: str,
+        schedule: Schedule,
         seed: int,
         todo: dict[int, list[str]],
         stream: ActivationStream,
         statistics: dict[int, SiteStatistics],
+        make: Make,
         report: Callable[[int, str, int, dict[str, float]], None],
         report_every: int = 20,
     ):
-        self.bank, self.seed, self.stream = bank, seed, stream
+        self.schedule, self.seed, self.stream = schedule, seed, stream
         self.report, self.report_every = report, report_every
-        self.total_steps = max(1, bank.tokens // bank.batch_tokens)
+        self.total_steps = total_steps(schedule)
         self.blocks_read = 0
         self.sites = {
-            layer: self._site(pair, layer, names, statistics[layer]) for layer, names in todo.items() if names
+            layer: self._site(layer, names, statistics[layer], make) for layer, names in todo.items() if names
         }
 
-    def _site(self, pair: str, layer: int, names: list[str], statistics: SiteStatistics) -> Site:
-        n_models, width, device = len(self.stream.models), self.stream.width, self.stream.device
-        dtype = self.stream.models[0].dtype
-        buffer = ShuffleBuffer(self.bank.buffer_tokens, n_models, width, dtype, device, self.seed)
-        trainers = {}
-        for name in names:
-            point = self.bank.points[name]
-            sides = list(point.sides or range(n_models))
-            seed = point_seed(self.seed, pair, layer, name)
-            trainers[name] = Trainer(point, self.bank, len(sides), width, self.total_steps, seed, device)
-            trainers[name].start_at((statistics.mean * statistics.scale[:, None])[sides])
+    def _site(self, layer: int, names: list[str], statistics: SiteStatistics, make: Make) -> Site:
+        stream, capacity = self.stream, self.schedule.buffer_tokens
+        dtype = stream.models[0].dtype
+        buffer = ShuffleBuffer(capacity, stream.n_sides, stream.width, dtype, stream.device, self.seed)
+        trainers = {name: make(layer, name, statistics) for name in names}
         return Site(statistics, buffer, trainers, {name: [] for name in names})
 
     # ------------------------------------------------------------------------------------------- the loop
@@ -135,7 +148,7 @@ class BankTraining:
             self._resume(checkpoint, fingerprint)
         saved = time.monotonic()
         per_block = self.stream.settings.batch_rows * self.stream.context
-        expected = self.bank.tokens // per_block - self.blocks_read  # a little more, for padding and masked tokens
+        expected = self.schedule.tokens // per_block - self.blocks_read  # a little more, for padding and masked tokens
         bar = progress(self._blocks(documents), "training", total=max(1, expected), unit="tokens", unit_scale=per_block)
         for block in bar:
             for layer, site in self.sites.items():
@@ -143,7 +156,7 @@ class BankTraining:
             self.blocks_read += 1
             if all(self._steps(site) >= self.total_steps for site in self.sites.values()):
                 return
-            if checkpoint is not None and time.monotonic() - saved > 60 * self.bank.checkpoint_minutes:
+            if checkpoint is not None and time.monotonic() - saved > 60 * self.schedule.checkpoint_minutes:
                 self._save(checkpoint, fingerprint)
                 saved = time.monotonic()
 
@@ -177,7 +190,7 @@ class BankTraining:
         if self._steps(site) >= self.total_steps:
             return
         kept, _ = unmasked(block, layer, site.statistics, self.stream.settings)
-        for batch in site.buffer.add(block.activations[layer][kept], self.bank.batch_tokens):
+        for batch in site.buffer.add(block.activations[layer][kept], self.schedule.batch_tokens):
             if self._steps(site) >= self.total_steps:
                 return
             normalised = batch.float() * site.statistics.scale[:, None]
@@ -185,14 +198,13 @@ class BankTraining:
             for name, trainer in site.trainers.items():
                 self._learn(layer, name, trainer, normalised, bar)
 
-    def _learn(self, layer: int, name: str, trainer: Trainer, normalised: Tensor, bar: progress) -> None:
-        """One step of one point on a batch, with its figures if it is their turn."""
+    def _learn(self, layer: int, name: str, trainer: Learner, normalised: Tensor, bar: progress) -> None:
+        """One step of one dictionary on a batch, with its figures if it is their turn."""
         step = trainer.steps + 1
         measured = step % self.report_every == 0 or step == self.total_steps
-        sides = trainer.point.sides
-        metrics = trainer.step(normalised if sides is None else normalised[:, list(sides)], measured)
+        metrics = trainer.step(normalised, measured)
         if measured:
-            row = {"step": step, "tokens": step * self.bank.batch_tokens, **metrics}
+            row = {"step": step, "tokens": step * self.schedule.batch_tokens, **metrics}
             self.sites[layer].history[name].append(row)
             self.report(layer, name, step, metrics)
             bar.note(step=step, loss=metrics["loss"])
@@ -224,7 +236,7 @@ class BankTraining:
         except Exception as error:
             raise ArtefactError(
                 f"the checkpoint {path} cannot be read ({type(error).__name__}: {error}). Delete it and run the same "
-                "command again: this bank's training starts anew."
+                "command again: its dictionaries are trained anew."
             ) from error
         if state["fingerprint"] != fingerprint:
             return

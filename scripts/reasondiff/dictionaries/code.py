@@ -112,25 +112,50 @@ def strongest(responses: Float[Tensor, "token latent"], count: int) -> SparseCod
 
 def topk(responses: Float[Tensor, "token latent"], k: int) -> SparseCode:
     """TopK(ReLU(responses)): of each token's `k` largest responses the positive ones."""
-    best = responses.topk(min(k, responses.shape[1]), dim=1, sorted=False)
-    code = _by_token(best.indices, best.values, responses.shape[1])
-    return code if bool((best.values > 0).all()) else _only(code, code.values > 0)
+    code = topk_of_any_sign(responses, k)
+    return code if bool((code.values > 0).all()) else only(code, code.values > 0)
 
 
 def topk_of_any_sign(responses: Float[Tensor, "token latent"], k: int) -> SparseCode:
     """The `k` largest responses of each token, negative ones among them."""
-    best = responses.topk(min(k, responses.shape[1]), dim=1, sorted=False)
-    return _by_token(best.indices, best.values, responses.shape[1])
+    latents, values = _largest_of_rows(responses, min(k, responses.shape[1]))
+    n_rows, count = latents.shape
+    rows = torch.arange(n_rows, device=latents.device).repeat_interleave(count)
+    return SparseCode(rows, latents.flatten(), values.flatten(), n_rows, responses.shape[1])
 
 
-def _by_token(latents: Int[Tensor, "token k"], values: Float[Tensor, "token k"], n_latents: int) -> SparseCode:
-    n_rows, k = latents.shape
-    rows = torch.arange(n_rows, device=latents.device).repeat_interleave(k)
-    return SparseCode(rows, latents.flatten(), values.flatten(), n_rows, n_latents)
-
-
-def _only(code: SparseCode, kept: Bool[Tensor, " entry"]) -> SparseCode:
+def only(code: SparseCode, kept: Bool[Tensor, " entry"]) -> SparseCode:
+    """The entries of a code marked in `kept`."""
     return SparseCode(code.rows[kept], code.latents[kept], code.values[kept], code.n_rows, code.n_latents)
+
+
+def _largest_of_rows(
+    matrix: Float[Tensor, "row column"], k: int
+) -> tuple[Int[Tensor, "row k"], Float[Tensor, "row k"]]:
+    """`matrix.topk(k)` (indices, values) in no order, in about half its time.
+
+    The columns fall into groups. The k largest entries of a row are in the k groups with the largest maxima: a group
+    left out has k groups before it, each with an entry at least as large. So only k groups are ranked in full.
+    """
+    rows, columns = matrix.shape
+    size = _group_size(columns, k)
+    if size == 1:
+        best = matrix.topk(k, dim=1, sorted=False)
+        return best.indices, best.values
+    groups = columns // size  # group g holds the columns g, g + groups, g + 2 groups, ...
+    maxima = matrix.view(rows, size, groups).amax(1)
+    chosen = maxima.topk(k, dim=1, sorted=False).indices
+    members = (chosen[:, :, None] + torch.arange(0, columns, groups, device=matrix.device)).view(rows, k * size)
+    best = matrix.gather(1, members).topk(k, dim=1, sorted=False)
+    return members.gather(1, best.indices), best.values
+
+
+def _group_size(columns: int, k: int) -> int:
+    """The size that leaves least to rank (columns / size maxima, k * size members) among those that divide evenly;
+    1 where grouping does not halve it."""
+    sizes = [size for size in range(2, 65) if columns % size == 0 and columns // size >= k]
+    best = min(sizes, key=lambda size: columns // size + k * size, default=1)
+    return best if best > 1 and columns // best + k * best < columns / 2 else 1
 
 
 def _scored_above(

@@ -1,27 +1,23 @@
-"""Which points of a bank still have to be trained, and where does each go when it is?
-
-A point is finished when its file carries the fingerprint of exactly these settings, data, seed and code.
-"""
+"""Which crosscoders does a bank hold, and what does each say of how it was made?"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reasondiff.config import Bank, Tracking
-from reasondiff.dictionaries.bank import BankTraining, Site
+from reasondiff.dictionaries.bank import Make, Site
 from reasondiff.dictionaries.crosscoder import Crosscoder, save_crosscoder
+from reasondiff.dictionaries.schedule import point_seed, total_steps
+from reasondiff.dictionaries.tasks import Key, Task, site_card, train_tasks
 from reasondiff.dictionaries.threshold import ThresholdSearch
 from reasondiff.dictionaries.trainer import Trainer
-from reasondiff.models.pairing import stream_card
-from reasondiff.models.stream import ActivationStream, SiteStatistics, calibrate, unmasked
-from reasondiff.store import digest, fingerprint, is_finished, write_json_lines
+from reasondiff.models.pairing import training_card
+from reasondiff.models.stream import ActivationStream, SiteStatistics, unmasked
+from reasondiff.store import fingerprint, write_json_lines
 from reasondiff.tracking import Tracker
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,44 +42,65 @@ def train_bank(
     tracking: Tracking,
     code: str,
     checkpoint: str,
+    memory_gib: float | int | None,
 ) -> None:
-    """Trains the unfinished points of a bank and writes each as soon as all are trained.
+    """Trains the unfinished points of a bank and writes each as soon as those trained with it are done.
 
     An interrupted training goes on from `checkpoint`, which is removed in the end.
     """
     stream = open_stream()
     shared = {**_shared_card(stream, bank, code), "pair": pair, "seed": outputs.seed}
-    prints = {
-        (layer, name): point_fingerprint(shared, bank, layer, name, threshold_tokens)
+    tasks = [
+        _task(stream, bank, outputs, layer, name, point_fingerprint(shared, bank, layer, name, threshold_tokens))
         for layer in outputs.layers
         for name in outputs.points
-    }
-    todo = {
-        layer: [p for p in outputs.points if not _is_whole(outputs, layer, p, prints[layer, p])]
-        for layer in outputs.layers
-    }
-    for layer, names in todo.items():
-        log.info("layer %d: train %s, keep %s", layer, names, [p for p in outputs.points if p not in names])
-    if not any(todo.values()):
-        return
-    statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
-    with Tracker(tracking, f"{pair}/seed{outputs.seed}", Path(outputs.folder)) as tracker:
+    ]
 
-        def report(layer: int, point: str, step: int, metrics: dict[str, float]) -> None:
-            tracker.log(f"layer{layer}/{point}", step, metrics)
+    def finish(done: dict[Key, Task], sites: dict[int, Site], statistics: dict[int, SiteStatistics]) -> None:
+        crosscoders = {
+            (layer, name): _finished(
+                sites[layer].trainers[name],
+                sites[layer],
+                _card(shared, bank, sites[layer], layer, name, task.fingerprint),
+            )
+            for (layer, name), task in done.items()
+        }
+        for key, crosscoder in with_thresholds(crosscoders, stream, statistics, threshold_tokens).items():
+            layer, name = key
+            write_json_lines(outputs.path(layer, name, "training.jsonl"), sites[layer].history[name])
+            save_crosscoder(outputs.path(layer, name), crosscoder)
 
-        training = BankTraining(bank, pair, outputs.seed, todo, stream, statistics, report)
-        unfinished = fingerprint(todo={str(k): v for k, v in todo.items()}, prints=sorted(prints.values()))
-        training.run(stream.table.documents_of("train"), Path(checkpoint), unfinished)
-    crosscoders = {
-        (layer, name): _finished(trainer, site, _card(shared, bank, site, layer, name, prints[layer, name]))
-        for layer, site in training.sites.items()
-        for name, trainer in site.trainers.items()
-    }
-    for (layer, name), crosscoder in with_thresholds(crosscoders, stream, statistics, threshold_tokens).items():
-        write_json_lines(outputs.path(layer, name, "training.jsonl"), training.sites[layer].history[name])
-        save_crosscoder(outputs.path(layer, name), crosscoder)
-    Path(checkpoint).unlink(missing_ok=True)
+    train_tasks(
+        tasks, bank, outputs.seed, stream, crosscoder_trainers(bank, pair, outputs.seed, stream), finish,
+        memory_gib, Path(checkpoint), lambda: Tracker(tracking, f"{pair}/seed{outputs.seed}", Path(outputs.folder)),
+    )  # fmt: skip
+
+
+def crosscoder_trainers(bank: Bank, pair: str, seed: int, stream: ActivationStream) -> Make:
+    """How each point of a bank begins: from a seed of its own, at the mean activation."""
+
+    def make(layer: int, name: str, statistics: SiteStatistics) -> Trainer:
+        point, steps = bank.points[name], total_steps(bank)
+        sides = list(point.sides or range(stream.n_sides))
+        own_seed = point_seed(seed, pair, layer, name)
+        trainer = Trainer(point, bank, len(sides), stream.width, steps, own_seed, stream.device)
+        trainer.start_at((statistics.mean * statistics.scale[:, None])[sides])
+        return trainer
+
+    return make
+
+
+def _task(stream: ActivationStream, bank: Bank, outputs: Outputs, layer: int, name: str, expected: str) -> Task:
+    files = ("crosscoder.safetensors", "config.json", "training.jsonl")
+    sides = len(bank.points[name].sides or range(stream.n_sides))
+    return Task(
+        layer=layer,
+        name=name,
+        files=tuple(outputs.path(layer, name, file) for file in files),
+        fingerprint=expected,
+        weights=2 * bank.latents * sides * stream.width,
+        latents=bank.latents,
+    )
 
 
 def bank_settings(bank: Bank) -> dict[str, Any]:
@@ -104,19 +121,11 @@ def point_fingerprint(shared: dict[str, Any], bank: Bank, layer: int, name: str,
 
 
 def _shared_card(stream: ActivationStream, bank: Bank, code: str) -> dict[str, Any]:
-    # the digest of the ids says nothing of which documents are for training and which for calibration
-    parts = digest(stream.table.part.tobytes())
-    return {**stream_card(stream), "parts_digest": parts, "bank": bank_settings(bank), "code": code}
-
-
-def _is_whole(outputs: Outputs, layer: int, point: str, expected: str) -> bool:
-    beside = [outputs.path(layer, point, name) for name in ("config.json", "training.jsonl")]
-    return all(path.exists() for path in beside) and is_finished(outputs.path(layer, point), expected)
+    return {**training_card(stream), "bank": bank_settings(bank), "code": code}
 
 
 def _card(shared: dict, bank: Bank, site: Site, layer: int, name: str, expected: str) -> dict[str, Any]:
     point = bank.points[name]
-    last = site.history[name][-1] if site.history[name] else {}
     return {
         **shared,
         "layer": layer,
@@ -124,13 +133,7 @@ def _card(shared: dict, bank: Bank, site: Site, layer: int, name: str, expected:
         "point": point_settings(bank, name),
         "sides": list(point.sides) if point.sides is not None else None,
         "fingerprint": expected,
-        "tokens_seen": site.tokens_seen,
-        "site": {
-            "median_norm": site.statistics.median_norm.tolist(),
-            "scale": site.statistics.scale.tolist(),
-            "calibration_tokens": site.statistics.tokens,
-        },
-        "last_batch": {key: last[key] for key in ("loss", "fve", "l0") if key in last},
+        **site_card(site, name),
     }
 
 

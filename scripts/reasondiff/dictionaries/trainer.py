@@ -8,7 +8,6 @@ Source: docs/methods.md §3; Lindsey et al. 2024; Bussmann et al. 2024, arXiv 24
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any
 
@@ -28,14 +27,9 @@ from reasondiff.dictionaries.code import (
     strongest,
 )
 from reasondiff.dictionaries.crosscoder import Crosscoder, fold
+from reasondiff.dictionaries.schedule import rate_factor
 
 THRESHOLD_MEMORY = 0.99  # of the running mean of the training threshold, per step
-
-
-def point_seed(seed: int, pair: str, layer: int, point: str) -> int:
-    """A point's own seed: independent of which other points share its bank."""
-    text = f"{seed}/{pair}/layer{layer}/{point}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 class Trainer:
@@ -80,11 +74,14 @@ class Trainer:
 
     @torch.no_grad()
     def step(self, x: Float[Tensor, "token model unit"], measured: bool = True) -> dict[str, float]:
-        """One optimiser step on normalised activations; returns figures of this batch if they are to be `measured`.
+        """One optimiser step on normalised activations of the pair; returns figures of this batch if they are to be
+        `measured`.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
+        if self.point.sides is not None:
+            x = x[:, list(self.point.sides)]
         flat = x.flatten(1)
         norms = self.decoder_norms()
         responses = torch.addmm(self.encoder_bias, flat, self.encoder.T)  # before the ReLU
@@ -191,10 +188,8 @@ class Trainer:
         self.idle_tokens[code.latents] = 0
 
     def _set_learning_rate(self) -> None:
-        warmup = max(1.0, self.bank.warmup_share * self.total_steps)
-        decay = max(1.0, self.bank.decay_share * self.total_steps)
-        factor = min(1.0, (self.steps + 1) / warmup, (self.total_steps - self.steps) / decay)
-        self.optimizer.param_groups[0]["lr"] = self.point.learning_rate * max(0.0, factor)
+        factor = rate_factor(self.bank, self.total_steps, self.steps)
+        self.optimizer.param_groups[0]["lr"] = self.point.learning_rate * factor
 
     # ------------------------------------------------------------------------------------------- results
 

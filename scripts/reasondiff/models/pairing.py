@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reasondiff.config import Stream
 from reasondiff.models.load import read_info
 from reasondiff.models.stream import ActivationStream
-from reasondiff.store import ArtefactError, read_json
+from reasondiff.store import ArtefactError, digest, read_json
 from reasondiff.text.tokens import load_tokens
 
 
@@ -23,7 +23,8 @@ def open_stream(
     dtype: str,
     place: Literal["block", "mlp"] = "block",
 ) -> ActivationStream:
-    """The activation stream of a pair (or of one model's MLPs, see `place`) from its files; `layers` None means every layer that all models have.
+    """The activation stream of a pair, or of one model's MLPs (`place`), from its files; `layers` None means every
+    layer that all models have.
 
     Raises:
         ArtefactError: the token table is not the one the guard checked.
@@ -51,3 +52,9 @@ def stream_card(stream: ActivationStream) -> dict[str, Any]:
         "place": stream.place,
         "dtype": str(stream.models[0].dtype).removeprefix("torch."),
     }
+
+
+def training_card(stream: ActivationStream) -> dict[str, Any]:
+    """`stream_card`, and which documents are for training and which for calibration: the digest of the ids says
+    nothing of that."""
+    return {**stream_card(stream), "parts_digest": digest(stream.table.part.tobytes())}

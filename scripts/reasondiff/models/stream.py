@@ -7,6 +7,7 @@ Documents are packed into rows with attention confined to each document.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -26,7 +27,8 @@ from reasondiff.text.tokens import PackedRows, TokenTable, pack
 class Block:
     """Activations of the real (unpadded) tokens of some packed rows.
 
-    `activations[layer]` [token, side, unit], sides being the models, or an MLP's input and output; `token` [token] indexes the token table; `document` [token] likewise;
+    `activations[layer]` [token, side, unit], the sides being the models, or an MLP's input and output;
+    `token` [token] indexes the token table; `document` [token] likewise;
     `position` [token] counts from 0 in each document; `kept` [token] is False at first positions and foreign ids.
     """
 
@@ -100,6 +102,18 @@ class ActivationStream:
         """Activations side by side at a site: one of each model, or an MLP's input and output."""
         return 2 if self.place == "mlp" else len(self.models)
 
+    def only(self, layers: Sequence[int]) -> ActivationStream:
+        """The same stream at some of its layers, its models stopped after the deepest of them.
+
+        Raises:
+            ModelError: the stream does not read one of the layers.
+        """
+        if missing := set(layers) - set(self.layers):
+            raise ModelError(f"this stream reads layers {self.layers}; {sorted(missing)} were asked for")
+        chosen = copy.copy(self)
+        chosen.layers = sorted(set(layers))
+        return chosen
+
     def __call__(self, documents: np.ndarray) -> Iterator[Block]:
         """Blocks of these documents, in the order that packing gives."""
         for rows in pack(self.table, documents, self.context, self.settings.batch_rows):
@@ -123,7 +137,7 @@ class ActivationStream:
                 )
                 for layer, target in outputs.items()
             }
-            _run(model, inputs, hooks)
+            _run(model, inputs, hooks, self.layers[-1] + 1)
         token = rows.token[rows.document >= 0]
         positions = rows.positions[rows.document >= 0]
         kept = (positions >= self.settings.first_positions) & ~np.isin(self.table.ids[token], self.foreign)
@@ -137,12 +151,15 @@ class ActivationStream:
         )
 
 
-def _run(model: Any, inputs: dict, hooks: dict[Any, Any]) -> None:
-    """One forward pass whose wanted activations are written by forward hooks, {module: hook}."""
+def _run(model: Any, inputs: dict, hooks: dict[Any, Any], blocks: int) -> None:
+    """A forward pass through the first `blocks` blocks; what is wanted of it is written by hooks, {module: hook}."""
     handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+    every_block = model.model.layers
+    model.model.layers = every_block[:blocks]
     try:
         model.model(**inputs, use_cache=False)
     finally:
+        model.model.layers = every_block
         for handle in handles:
             handle.remove()
 

@@ -1,0 +1,112 @@
+"""Which dictionaries fit into memory together, and how many passes over the text does that make?
+
+Source: docs/architecture.md, "Banks".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+BYTES_PER_WEIGHT = 16  # fp32: the weight, its gradient, Adam's two moments
+RESERVED_SHARE = 0.1  # of the free memory, for what is not counted here
+
+
+class PlanError(ValueError):
+    """One dictionary alone does not fit the memory; the message says what would."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The memory of one dictionary in training.
+
+    `weights` it has; `latents` and the `batch_tokens` of a step; `buffer_bytes` of its layer's shuffle buffer, which
+    all dictionaries of the layer share.
+    """
+
+    layer: int
+    name: str
+    weights: int
+    latents: int
+    batch_tokens: int
+    buffer_bytes: int
+
+    def kept_bytes(self) -> int:
+        """Held all through the training."""
+        return self.weights * BYTES_PER_WEIGHT + 8 * self.latents
+
+    def working_bytes(self) -> int:
+        """Held during a step, one dictionary after the other: responses, and as much again to rank them."""
+        return 2 * 4 * self.batch_tokens * self.latents
+
+
+def group_bytes(sizes: Sequence[Size]) -> int:
+    """Memory of some dictionaries that are trained together."""
+    buffers = {size.layer: size.buffer_bytes for size in sizes}
+    return (
+        sum(size.kept_bytes() for size in sizes)
+        + sum(buffers.values())
+        + max((size.working_bytes() for size in sizes), default=0)
+    )
+
+
+def plan(sizes: Sequence[Size], available_bytes: float | int) -> list[list[Size]]:
+    """The dictionaries in groups, each of which fits: in order of layer, a new group where the next would not fit.
+
+    Raises:
+        PlanError: a dictionary does not fit even alone.
+    """
+    groups: list[list[Size]] = []
+    for size in sorted(sizes, key=lambda size: size.layer):
+        if group_bytes([size]) > available_bytes:
+            raise PlanError(
+                f"layer {size.layer}, {size.name!r} alone takes {group_bytes([size]) / GIB:.3g} GiB, and "
+                f"{available_bytes / GIB:.3g} GiB may be taken: fewer latents, a smaller `buffer_tokens` or "
+                "`batch_tokens`, or a larger `memory_gib` would do"
+            )
+        if not groups or group_bytes([*groups[-1], size]) > available_bytes:
+            groups.append([])
+        groups[-1].append(size)
+    return groups
+
+
+def announce(groups: Sequence[Sequence[Size]], available_bytes: float | int, tokens: int) -> None:
+    """Logs groups, GiB and passes before anything is trained."""
+    log.info(
+        "%d dictionaries in %d group(s) of one pass over %s tokens each; %.3g GiB may be taken",
+        sum(map(len, groups)), len(groups), f"{tokens:,}", available_bytes / GIB,
+    )  # fmt: skip
+    for number, group in enumerate(groups, start=1):
+        layers = sorted({size.layer for size in group})
+        log.info(
+            "group %d: %d dictionaries of layer(s) %s, %.3g GiB",
+            number, len(group), ", ".join(map(str, layers)), group_bytes(group) / GIB,
+        )  # fmt: skip
+
+
+def available_bytes(device: str, memory_gib: float | int | None) -> float | int:
+    """What a training may take: `memory_gib`, or what is free on the device less a reserve."""
+    if memory_gib is not None:
+        return memory_gib * GIB
+    free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else _free_host_bytes()
+    return free * (1 - RESERVED_SHARE)
+
+
+def _free_host_bytes() -> float | int:
+    """Free memory of this machine or of the container it is, whichever is less; no limit where neither is known."""
+    found = []
+    memory = Path("/proc/meminfo")
+    if memory.exists():
+        lines = dict(line.split(":", 1) for line in memory.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        found.append(int(limit) - int((group / "memory.current").read_text()))
+    return min(found, default=float("inf"))

@@ -1,0 +1,126 @@
+"""Which dictionaries of a job still have to be trained, and how does each come to its file?
+
+A dictionary is finished when its file carries the fingerprint of exactly these settings, data, seed and code.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasondiff.config import Schedule
+from reasondiff.dictionaries.bank import BankTraining, Make, Site
+from reasondiff.dictionaries.planning import Size, announce, available_bytes, plan
+from reasondiff.models.stream import ActivationStream, SiteStatistics, calibrate
+from reasondiff.store import fingerprint, is_finished
+from reasondiff.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, str]
+"""(layer, name)"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dictionary of a job. `files` are all that it leaves; the first holds the weights and the fingerprint."""
+
+    layer: int
+    name: str
+    files: tuple[Path, ...]
+    fingerprint: str
+    weights: int
+    latents: int
+
+    @property
+    def key(self) -> Key:
+        return self.layer, self.name
+
+    def is_whole(self) -> bool:
+        return all(path.exists() for path in self.files) and is_finished(self.files[0], self.fingerprint)
+
+
+Finish = Callable[[dict[Key, Task], dict[int, Site], dict[int, SiteStatistics]], None]
+"""(tasks of a group, its sites after training, statistics) -> writes the files of each task."""
+
+
+def train_tasks(
+    tasks: Sequence[Task],
+    schedule: Schedule,
+    seed: int,
+    stream: ActivationStream,
+    make: Make,
+    finish: Finish,
+    memory_gib: float | int | None,
+    checkpoint: Path,
+    open_tracker: Callable[[], Tracker],
+) -> None:
+    """Trains the unfinished tasks, in as many groups as the memory asks for, and writes each group when it is done.
+
+    An interrupted training goes on from `checkpoint`, which is removed in the end. How the tasks are grouped changes
+    no weight.
+    """
+    unfinished = [task for task in tasks if not task.is_whole()]
+    log.info("train %s", [task.key for task in unfinished])
+    log.info("keep %s", [task.key for task in tasks if task not in unfinished])
+    if not unfinished:
+        return
+    statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
+    available = available_bytes(stream.device, memory_gib)
+    groups = plan([_size(task, schedule, stream) for task in unfinished], available)
+    announce(groups, available, schedule.tokens)
+    by_key = {task.key: task for task in unfinished}
+    with open_tracker() as tracker:
+        for group in groups:
+            chosen = {(size.layer, size.name): by_key[size.layer, size.name] for size in group}
+            sites = _train_group(chosen, schedule, seed, stream, statistics, make, checkpoint, tracker)
+            finish(chosen, sites, statistics)
+            checkpoint.unlink(missing_ok=True)
+
+
+def _size(task: Task, schedule: Schedule, stream: ActivationStream) -> Size:
+    row_bytes = stream.n_sides * stream.width * torch.finfo(stream.models[0].dtype).bits // 8
+    buffer_bytes = schedule.buffer_tokens * row_bytes
+    return Size(task.layer, task.name, task.weights, task.latents, schedule.batch_tokens, buffer_bytes)
+
+
+def _train_group(
+    tasks: Mapping[Key, Task],
+    schedule: Schedule,
+    seed: int,
+    stream: ActivationStream,
+    statistics: dict[int, SiteStatistics],
+    make: Make,
+    checkpoint: Path,
+    tracker: Tracker,
+) -> dict[int, Site]:
+    todo: dict[int, list[str]] = {}
+    for layer, name in tasks:
+        todo.setdefault(layer, []).append(name)
+
+    def report(layer: int, name: str, step: int, metrics: dict[str, float]) -> None:
+        tracker.log(f"layer{layer}/{name}", step, metrics)
+
+    training = BankTraining(schedule, seed, todo, stream.only(sorted(todo)), statistics, make, report)
+    prints = fingerprint(tasks=sorted([*task.key, task.fingerprint] for task in tasks.values()))
+    training.run(stream.table.documents_of("train"), checkpoint, prints)
+    return training.sites
+
+
+def site_card(site: Site, name: str) -> dict[str, Any]:
+    """What a dictionary's card says of its training: tokens seen, constants of the site, figures of the last batch."""
+    last = site.history[name][-1] if site.history[name] else {}
+    return {
+        "tokens_seen": site.tokens_seen,
+        "site": {
+            "median_norm": site.statistics.median_norm.tolist(),
+            "scale": site.statistics.scale.tolist(),
+            "calibration_tokens": site.statistics.tokens,
+        },
+        "last_batch": {key: last[key] for key in ("loss", "fve", "l0") if key in last},
+    }

@@ -1,0 +1,208 @@
+"""Which transcoders does a model get, and what does each say of how it was made?
+
+All layers (and in a sweep all points) of a model learn from one stream, so that it runs once over the text.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasondiff.config import Schedule, Tracking, TranscoderPoint
+from reasondiff.dictionaries.bank import Make, Site
+from reasondiff.dictionaries.peer import from_peer, train_with_sparsify
+from reasondiff.dictionaries.schedule import point_seed
+from reasondiff.dictionaries.tasks import Key, Task, site_card, train_tasks
+from reasondiff.dictionaries.transcoder import (
+    CONFIG,
+    WEIGHTS,
+    Transcoder,
+    TranscoderFolders,
+    hookpoint,
+    load_transcoder,
+    save_transcoder,
+)
+from reasondiff.dictionaries.transcoder_trainer import TranscoderTrainer, Workspace
+from reasondiff.models.pairing import training_card
+from reasondiff.models.stream import ActivationStream, SiteStatistics
+from reasondiff.store import ArtefactError, file_digest, fingerprint, write_json_lines
+from reasondiff.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+HISTORY = "training.jsonl"
+
+
+@dataclass(frozen=True)
+class Revival:
+    """How stale latents are revived: weight of the auxiliary loss, and tokens without firing after which a latent is
+    stale."""
+
+    auxiliary_weight: float | int
+    stale_after_tokens: int
+
+
+def train_transcoders(
+    stream: ActivationStream,
+    points: Mapping[str, TranscoderPoint],
+    schedule: Schedule,
+    revival: Revival,
+    folders: TranscoderFolders,
+    starts: Mapping[int, Path],
+    memory_gib: float | int | None,
+    tracking: Tracking,
+    code: str,
+    checkpoint: Path,
+) -> None:
+    """Trains the unfinished transcoders of a model: each point at each layer of the stream.
+
+    `starts` maps a layer to the folder of the transcoder that it begins as (none: from random weights). An interrupted
+    training goes on from `checkpoint`, which is removed in the end.
+
+    Raises:
+        ArtefactError: a transcoder to begin as has another size than the point.
+    """
+    model = stream.infos[0].name
+    begun = {layer: load_transcoder(path) for layer, path in starts.items()}
+    cards = {
+        (layer, name): _card(stream, layer, name, point, schedule, revival, folders.seed, starts.get(layer), code)
+        for layer in stream.layers
+        for name, point in points.items()
+    }
+    for (layer, name), card in cards.items():
+        if layer in begun:
+            _check_start(begun[layer], points[name], stream.width, starts[layer])
+        card["fingerprint"] = fingerprint(**card)
+    tasks = [_task(stream.width, points[name], folders, key, cards[key]) for key in cards for name in [key[1]]]
+
+    def finish(done: dict[Key, Task], sites: dict[int, Site], _statistics: dict[int, SiteStatistics]) -> None:
+        for layer, name in done:
+            site, folder = sites[layer], folders.path(name, layer)
+            write_json_lines(folder / HISTORY, site.history[name])
+            card = {**cards[layer, name], **site_card(site, name)}
+            save_transcoder(folder, site.trainers[name].finish(card))
+
+    train_tasks(
+        tasks, schedule, folders.seed, stream, trainers(points, schedule, revival, model, folders.seed, begun), finish,
+        memory_gib, checkpoint, lambda: Tracker(tracking, f"{model}/seed{folders.seed}", Path(folders.folder)),
+    )  # fmt: skip
+
+
+def train_peers(
+    stream: ActivationStream,
+    points: Mapping[str, TranscoderPoint],
+    schedule: Schedule,
+    revival: Revival,
+    folders: TranscoderFolders,
+    starts: Mapping[int, Path],
+    memory_gib: float | int | None,
+    tracking: Tracking,
+    code: str,
+    checkpoint: Path,
+) -> None:
+    """`train_transcoders` by the trainer of sparsify: all unfinished layers of a point in one pass, point by point.
+
+    It has no masks but ids, plans no memory, resumes nothing and writes its figures to wandb alone, so `memory_gib` and
+    `tracking` are not used and the histories stay empty. `starts` must be empty (the config check sees to that).
+    """
+    del starts, memory_gib, tracking
+    documents = stream.table.documents_of("train")
+    for name, point in points.items():
+        cards = {
+            layer: {**_card(stream, layer, name, point, schedule, revival, folders.seed, None, code), "trainer": "peer"}
+            for layer in stream.layers
+        }
+        for card in cards.values():
+            card["fingerprint"] = fingerprint(**card)
+        tasks = {layer: _task(stream.width, point, folders, (layer, name), card) for layer, card in cards.items()}
+        unfinished = [layer for layer, task in tasks.items() if not task.is_whole()]
+        log.info("%s: train layers %s with sparsify, keep the others", name, unfinished)
+        if not unfinished:
+            continue
+        with tempfile.TemporaryDirectory(dir=_made(checkpoint.parent)) as scratch:
+            found = train_with_sparsify(
+                stream.models[0], stream.table, documents, stream.foreign.tolist(), point, unfinished, folders.seed,
+                schedule, revival.auxiliary_weight, revival.stale_after_tokens, stream.context, Path(scratch) / name,
+            )  # fmt: skip
+            for layer, folder in found.items():
+                write_json_lines(folders.path(name, layer) / HISTORY, [])
+                save_transcoder(folders.path(name, layer), from_peer(folder, cards[layer]))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def trainers(
+    points: Mapping[str, TranscoderPoint],
+    schedule: Schedule,
+    revival: Revival,
+    model: str,
+    seed: int,
+    begun: Mapping[int, Transcoder],
+) -> Make:
+    """How each transcoder begins: from a seed of its own, or as another one."""
+    workspace = Workspace()
+
+    def make(layer: int, name: str, statistics: SiteStatistics) -> TranscoderTrainer:
+        return TranscoderTrainer(
+            points[name],
+            schedule,
+            revival.auxiliary_weight,
+            revival.stale_after_tokens,
+            statistics,
+            point_seed(seed, model, layer, name),
+            begun.get(layer),
+            workspace,
+        )
+
+    return make
+
+
+def _check_start(start: Transcoder, point: TranscoderPoint, width: int, path: Path) -> None:
+    expected = (point.expansion * width, width)
+    if start.encoder.shape != expected:
+        raise ArtefactError(
+            f"{path} has {start.n_latents} latents of width {start.width}; to begin as it, expected {expected[0]} of "
+            f"width {expected[1]} (the same point, and models of one width)"
+        )
+
+
+def _card(
+    stream: ActivationStream,
+    layer: int,
+    name: str,
+    point: TranscoderPoint,
+    schedule: Schedule,
+    revival: Revival,
+    seed: int,
+    start: Path | None,
+    code: str,
+) -> dict[str, Any]:
+    """All that determines a transcoder."""
+    return {
+        **training_card(stream),
+        "kind": "transcoder",
+        "hookpoint": hookpoint(layer),
+        "layer": layer,
+        "name": name,
+        "point": point.model_dump(mode="json"),
+        "schedule": schedule.model_dump(mode="json", exclude={"checkpoint_minutes"}),
+        "auxiliary_weight": revival.auxiliary_weight,
+        "stale_after_tokens": revival.stale_after_tokens,
+        "seed": seed,
+        "started_from": None if start is None else file_digest(start / WEIGHTS),
+        "code": code,
+    }
+
+
+def _task(width: int, point: TranscoderPoint, folders: TranscoderFolders, key: Key, card: Mapping[str, Any]) -> Task:
+    layer, name = key
+    latents = point.expansion * width
+    files = tuple(folders.path(name, layer) / file for file in (WEIGHTS, CONFIG, HISTORY))
+    return Task(layer, name, files, card["fingerprint"], 2 * latents * width + width * width, latents)
