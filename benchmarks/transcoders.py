@@ -32,9 +32,9 @@ def make_model(folder: str, width: int):
 
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=LAYERS,
-        num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
-        initializer_range=2.0 / width**0.5,
+        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=8 * width // 3, num_hidden_layers=LAYERS,
+        num_attention_heads=4 if width < 256 else 8, num_key_value_heads=2, max_position_embeddings=1024,
+        tie_word_embeddings=True, initializer_range=2.0 / width**0.5,
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(folder)
     return describe_model("model", folder)
@@ -65,12 +65,15 @@ def open_stream(info, table, layers):
     return ActivationStream([info], layers, table, [], settings, CONTEXT, "cpu", "float32", place="mlp")
 
 
-def ours(folder: str, width: int, points: dict, layers: tuple, batch: int, steps: int) -> tuple[int, float]:
-    """All points and layers from one pass."""
+def ours(
+    folder: str, width: int, points: dict, layers: tuple, batch: int, steps: int, selection: str
+) -> tuple[int, float]:
+    """All points and layers from one pass; `selection` is the precision in which latents are picked."""
     from reasondiff.config import Schedule, TranscoderPoint
     from reasondiff.dictionaries.bank import BankTraining
     from reasondiff.dictionaries.transcoder import hookpoint, save_transcoder
-    from reasondiff.dictionaries.transcoding import Revival, trainers
+    from reasondiff.dictionaries.transcoder_trainer import Recipe
+    from reasondiff.dictionaries.transcoding import trainers
     from reasondiff.models.stream import calibrate
 
     info, token_table = make_model(f"{folder}/model", width), make_table((steps + 2) * batch + HELD_OUT_TOKENS)
@@ -84,13 +87,13 @@ def ours(folder: str, width: int, points: dict, layers: tuple, batch: int, steps
             gradient_clip=1.0, checkpoint_minutes=1000.0,
         )  # fmt: skip
         statistics = calibrate(stream, documents, 4096)
-        make = trainers(chosen, schedule, Revival(0.03125, 30_000), "model", 0, {})
+        make = trainers(chosen, schedule, Recipe(0.03125, 30_000, selection), "model", 0, {})
         todo = {layer: list(chosen) for layer in layers}
         training = BankTraining(schedule, 0, todo, stream, statistics, make, lambda *_: None)
         training.run(documents)
         for layer, site in training.sites.items():
             for name, trainer in site.trainers.items():
-                save_transcoder(f"{folder}/ours/{name}/{hookpoint(layer)}", trainer.finish({}))
+                save_transcoder(f"{folder}/{selection}/{name}/{hookpoint(layer)}", trainer.finish({}))
         return count * batch
 
     train(2)
@@ -109,7 +112,7 @@ def peer(folder: str, width: int, points: dict, layers: tuple, batch: int, steps
 
     info, token_table = make_model(f"{folder}/model", width), make_table((steps + 2) * batch + HELD_OUT_TOKENS)
     model = load_model(info, "cpu", "float32")
-    rows = torch.from_numpy(token_table.ids[: -HELD_OUT_TOKENS].astype("int64")).view(-1, CONTEXT)
+    rows = torch.from_numpy(token_table.ids[:-HELD_OUT_TOKENS].astype("int64")).view(-1, CONTEXT)
 
     class Rows(torch.utils.data.Dataset):
         def __init__(self, count: int):
@@ -150,7 +153,7 @@ def judge(folder: str, width: int, layers: tuple, name: str, batch: int, steps: 
     held_out = token_table.documents_of("train")[-HELD_OUT_TOKENS // CONTEXT :]
     blocks = list(stream(held_out))
     found = {}
-    for whose in ("ours", "peer"):
+    for whose in ("peer", "float32", "bfloat16"):
         shares = []
         for layer in layers:
             x = torch.cat([block.activations[layer] for block in blocks])
@@ -170,10 +173,11 @@ def rows_of(folder: str, width: int, points: dict, layers: tuple, batch: int, st
     arguments = (folder, width, points, layers, batch, steps)
     measured = {
         "peer": measure("eai-sparsify", peer, *arguments, threads=threads),
-        "ours": measure("ours", ours, *arguments, threads=threads),
+        "float32": measure("ours", ours, *arguments, "float32", threads=threads),
+        "bfloat16": measure("ours, latents picked in bfloat16", ours, *arguments, "bfloat16", threads=threads),
     }
     quality = judge(folder, width, layers, list(points)[-1], batch, steps)
-    return [_row(measured[whose], measured["peer"], *quality[whose]) for whose in ("peer", "ours")]
+    return [_row(row, measured["peer"], *quality[whose]) for whose, row in measured.items()]
 
 
 def _row(row: Measured, reference: Measured, fvu: float, dead: float) -> dict:

@@ -465,6 +465,7 @@ class Transcoders(Settings):
     training: Schedule
     auxiliary_weight: Annotated[float, Field(ge=0)]
     stale_after_tokens: Count
+    selection: Literal["float32", "bfloat16"]
     evaluation: TranscoderEvaluation
 
     def trained(self) -> dict[str, TranscodedModel]:

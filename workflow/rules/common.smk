@@ -5,9 +5,10 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from reasondiff.codehash import code_hash
-from reasondiff.config import ConfigError, is_trained, load_study
+from reasondiff.config import READY, ConfigError, is_trained, load_study
 from reasondiff.gpus import visible_gpus
 from reasondiff.job import prefer_library
+from reasondiff.store import read_json
 
 prefer_library(Path(workflow.basedir) / "scripts")
 
@@ -18,7 +19,8 @@ except ConfigError as error:
 
 GPU = 0 if study.device == "cpu" else 1
 TRAINED = [name for name, model in study.models.items() if is_trained(model)]
-READY = [name for name in study.models if name not in TRAINED]
+LOCATED = [name for name in study.models if name not in TRAINED]
+TRANSCODED = study.transcoders.models if study.transcoders else {}
 
 
 pathvars:
@@ -141,11 +143,105 @@ def alignment_of_pair(wildcards):
     return f"<results>/crosscoders/{pair}/{text}/alignment.json"
 
 
-def reading(wildcards):
+def reading_of_text(text):
     """How activations are read: part of every rule that reads them."""
     return {
         "stream": study.stream.model_dump(mode="json"),
-        "context": study.text[pair_text(wildcards)[1]].context,
+        "context": study.text[text].context,
         "device": study.device,
         "dtype": study.dtype,
     }
+
+
+def reading(wildcards):
+    return reading_of_text(pair_text(wildcards)[1])
+
+
+# ------------------------------------------------------------------------------------------------ transcoders
+
+
+def transcoders_trained_here():
+    return study.transcoders.trained() if study.transcoders else {}
+
+
+def transcoders_from_elsewhere():
+    return {name: model for name, model in TRANSCODED.items() if model.ready}
+
+
+def transcoder_sweeps():
+    """The study's sweep, in a list; nothing in it where there is none."""
+    return [study.transcoders.sweep] if study.transcoders and study.transcoders.sweep else []
+
+
+SWEEP = [
+    f"<results>/transcoders/{sweep.model}/{TRANSCODED[sweep.model].text}/sweep.tsv" for sweep in transcoder_sweeps()
+]
+
+
+def transcoder_files(layer):
+    """What a trained transcoder leaves, in the folder of its set."""
+    return [f"layers.{layer}.mlp/{name}" for name in ("sae.safetensors", "cfg.json", "training.jsonl")]
+
+
+def point_of_transcoders(name):
+    return study.transcoders.points[name].model_dump(mode="json")
+
+
+def training_of_transcoders():
+    """What all transcoders of a study are trained with, apart from point and schedule."""
+    recipe = study.transcoders.model_dump(include={"auxiliary_weight", "stale_after_tokens", "selection"})
+    tracking = study.tracking.model_dump(mode="json")
+    return {
+        "trainer": study.transcoders.trainer,
+        "recipe": recipe,
+        "tracking": tracking,
+        "memory_gib": study.memory_gib,
+    }
+
+
+def transcoders_to_start_from(model):
+    """Weights of the transcoders that a model's own begin as, of the same point and seed."""
+    first = TRANSCODED[model].start_from
+    if first is None:
+        return []
+    folder = f"<results>/transcoders/{first}/{TRANSCODED[first].text}/{{point}}/seed{{seed}}"
+    return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[model].layers]
+
+
+def sweep_files(sweep, name=None):
+    """Files of all sweep points on the pilot layers; only those of one `name` on request."""
+    folder = f"<results>/transcoders/{sweep.model}/{TRANSCODED[sweep.model].text}/sweep"
+    return [
+        f"{folder}/{point}/seed{sweep.seed}/{file}"
+        for point in study.transcoders.points
+        for layer in sweep.layers
+        for file in transcoder_files(layer)
+        if name is None or file.endswith(f"/{name}")
+    ]
+
+
+def tokens_of_transcoders(wildcards):
+    model = TRANSCODED[wildcards.model]
+    return f"<results>/text/{model.text}/{model.tokenizer}/tokens.npz"
+
+
+def transcoders_of_set(wildcards):
+    """Weights of the transcoders of one model, point and seed."""
+    folder = "<results>/transcoders/{model}/{text}/{point}/seed{seed}".format(**wildcards)
+    return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[wildcards.model].layers]
+
+
+def chosen_files(name, first_seed=False):
+    """File `name` of every set of transcoders of the study: an input function, since it waits for the choice."""
+
+    def files(wildcards):
+        point = None
+        if transcoders_trained_here():
+            point = read_json(checkpoints.choose_transcoder.get().output[0])["point"]
+        return [
+            f"<results>/transcoders/{model}/{settings.text}/{READY if settings.ready else point}/seed{seed}/{name}"
+            for model, settings in TRANSCODED.items()
+            for seed in settings.seeds[: 1 if first_seed else None]
+        ]
+
+    return files

@@ -92,6 +92,7 @@ for _name, _bank in study.banks.items():
                 checkpoint=f"{study.results_dir}/crosscoders/{{pair}}/{{text}}/checkpoints/{_name}.seed{_seed}.pt",
                 evaluation=settings("evaluation"),
                 tracking=settings("tracking"),
+                memory_gib=study.memory_gib,
                 reading=reading,
                 code=code_hash("reasondiff.dictionaries.sweep"),
             script:

@@ -42,7 +42,7 @@ rule locate_model:
     log:
         "<logs>/locate_model/{model}.log",
     wildcard_constraints:
-        model="|".join(READY) or "none",
+        model="|".join(LOCATED) or "none",
     conda:
         "../../envs/torch.yaml"
     threads: 1

@@ -69,6 +69,7 @@ def train_tasks(
     log.info("train %s", [task.key for task in unfinished])
     log.info("keep %s", [task.key for task in tasks if task not in unfinished])
     if not unfinished:
+        checkpoint.unlink(missing_ok=True)  # of a job that was killed when it had just written its last file
         return
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
     available = available_bytes(stream.device, memory_gib)

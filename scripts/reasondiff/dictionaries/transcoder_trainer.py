@@ -9,7 +9,8 @@ Source: docs/methods.md §6; Gao et al. 2024, arXiv 2406.04093 (AuxK); Paulo et 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +22,7 @@ from reasondiff.dictionaries.code import (
     SparseCode,
     decode,
     entry_products,
+    only,
     per_latent_sum,
     topk,
     topk_of_any_sign,
@@ -28,6 +30,19 @@ from reasondiff.dictionaries.code import (
 from reasondiff.dictionaries.schedule import rate_factor, total_steps
 from reasondiff.dictionaries.transcoder import Transcoder
 from reasondiff.models.stream import SiteStatistics
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the training of all transcoders of a study has in common, the schedule apart.
+
+    `auxiliary_weight` of the loss that revives stale latents; `stale_after_tokens` without firing a latent is stale;
+    `selection`: the precision in which the k latents of a token are picked (their values are exact in any case).
+    """
+
+    auxiliary_weight: float | int
+    stale_after_tokens: int
+    selection: Literal["float32", "bfloat16"]
 
 
 class Workspace:
@@ -48,9 +63,9 @@ class TranscoderTrainer:
     """Weights, optimiser and counters of one transcoder; `step` learns from one batch of normalised MLP inputs and
     outputs (mean norm sqrt(d) each).
 
-    A latent is stale after `stale_after_tokens` tokens without a positive value in the code. Stale ones learn from an
-    auxiliary loss of weight `auxiliary_weight`: the d/2 of them that respond most, whatever the sign, fit what the
-    others left over; its gradient reaches encoder and decoder. `start` is a transcoder to begin as.
+    A latent is stale after so many tokens without a positive value in the code. Stale ones learn from an auxiliary
+    loss: the d/2 of them that respond most, whatever the sign, fit what the others left over; its gradient reaches
+    encoder and decoder. `start` is a transcoder to begin as.
 
     Invariant: `state()` and `load_state()` carry everything that the next `step` depends on.
     """
@@ -59,15 +74,14 @@ class TranscoderTrainer:
         self,
         point: TranscoderPoint,
         schedule: Schedule,
-        auxiliary_weight: float | int,
-        stale_after_tokens: int,
+        recipe: Recipe,
         statistics: SiteStatistics,
         seed: int,
         start: Transcoder | None = None,
         workspace: Workspace | None = None,
     ):
-        self.point, self.schedule, self.workspace = point, schedule, workspace or Workspace()
-        self.auxiliary_weight, self.stale_after_tokens = auxiliary_weight, stale_after_tokens
+        self.point, self.schedule, self.recipe = point, schedule, recipe
+        self.workspace = workspace or Workspace()
         self.scale = statistics.scale
         self.steps, self.total_steps = 0, total_steps(schedule)
         tensors = initial_weights(point.expansion, statistics, seed) if start is None else _in_units(start, self.scale)
@@ -92,13 +106,11 @@ class TranscoderTrainer:
             FloatingPointError: the loss is not finite (looked at when `measured`).
         """
         given, wanted = x[:, 0].contiguous(), x[:, 1]
-        responses = self.workspace.take(len(given), len(self.encoder), like=given)
-        torch.addmm(self.encoder_bias, given, self.encoder.T, out=responses)
-        code = topk(responses, self.point.k)
+        code = self._code(given)
         error = torch.addmm(decode(code, self.decoder), given, self.skip.T) + self.decoder_bias - wanted
         self._backward(code, given, error)
         stale = self.stale()
-        auxiliary = self._revive(responses, stale, given, error)
+        auxiliary = self._revive(stale, given, error)
         metrics = self._measure(wanted, error, auxiliary, code, stale) if measured else {}
         torch.nn.utils.clip_grad_norm_(self.parameters(), self.schedule.gradient_clip)
         factor = rate_factor(self.schedule, self.total_steps, self.steps)
@@ -108,6 +120,16 @@ class TranscoderTrainer:
         self.idle_tokens += len(x)
         self.idle_tokens[code.latents] = 0
         return metrics
+
+    def _code(self, given: Tensor) -> SparseCode:
+        """TopK(ReLU(responses)), the responses ranked in the precision of the recipe."""
+        if self.recipe.selection == "bfloat16":
+            rough = (tensor.bfloat16() for tensor in (given, self.encoder, self.encoder_bias))
+            picked = topk_of_any_sign(torch.nn.functional.linear(*rough), self.point.k)
+            exact = entry_products(picked, given, self.encoder) + self.encoder_bias[picked.latents]
+            return only(picked.with_values(exact), exact > 0)
+        responses = self.workspace.take(len(given), len(self.encoder), like=given)
+        return topk(torch.addmm(self.encoder_bias, given, self.encoder.T, out=responses), self.point.k)
 
     def _backward(self, code: SparseCode, given: Tensor, error: Tensor) -> None:
         """Writes the gradients of the loss, which is mean |error|^2 / d."""
@@ -120,19 +142,21 @@ class TranscoderTrainer:
         self.encoder.grad = by_latent.sum(value_gradient, given)
         self.encoder_bias.grad = per_latent_sum(code, value_gradient)
 
-    def _revive(self, responses: Tensor, stale: Bool[Tensor, " latent"], given: Tensor, error: Tensor) -> Tensor:
+    def _revive(self, stale: Bool[Tensor, " latent"], given: Tensor, error: Tensor) -> Tensor:
         """Adds the gradients of the auxiliary loss; returns it.
 
         The residual counts as a constant. With few stale latents the loss is scaled down, so that they do not fit
         noise.
         """
-        wanted = self.width // 2
-        if not self.auxiliary_weight or self.steps * len(given) < self.stale_after_tokens or not bool(stale.any()):
+        recipe, wanted = self.recipe, self.width // 2
+        never_yet = self.steps * len(given) < recipe.stale_after_tokens  # spares a look at the card
+        if not recipe.auxiliary_weight or never_yet or not bool(stale.any()):
             return error.new_zeros(())
         latents = stale.nonzero().squeeze(1)
-        weight = self.auxiliary_weight * min(1.0, len(latents) / wanted)
+        weight = recipe.auxiliary_weight * min(1.0, len(latents) / wanted)
         decoder = self.decoder[latents]
-        code = topk_of_any_sign(responses.index_select(1, latents), min(wanted, len(latents)))
+        responses = torch.addmm(self.encoder_bias[latents], given, self.encoder[latents].T)
+        code = topk_of_any_sign(responses, min(wanted, len(latents)))
         left_over = decode(code, decoder) + error  # target is -error: what the reconstruction lacks
         gradient = left_over * (2 * weight / error.numel())
         by_latent = ByLatent(code)
@@ -162,7 +186,7 @@ class TranscoderTrainer:
 
     def stale(self) -> Bool[Tensor, " latent"]:
         """Which latents have not fired for `stale_after_tokens` tokens."""
-        return self.idle_tokens >= self.stale_after_tokens
+        return self.idle_tokens >= self.recipe.stale_after_tokens
 
     # ------------------------------------------------------------------------------------------- results
 

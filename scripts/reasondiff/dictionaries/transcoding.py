@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from reasondiff.dictionaries.transcoder import (
     load_transcoder,
     save_transcoder,
 )
-from reasondiff.dictionaries.transcoder_trainer import TranscoderTrainer, Workspace
+from reasondiff.dictionaries.transcoder_trainer import Recipe, TranscoderTrainer, Workspace
 from reasondiff.models.pairing import training_card
 from reasondiff.models.stream import ActivationStream, SiteStatistics
 from reasondiff.store import ArtefactError, file_digest, fingerprint, write_json_lines
@@ -37,20 +37,11 @@ log = logging.getLogger(__name__)
 HISTORY = "training.jsonl"
 
 
-@dataclass(frozen=True)
-class Revival:
-    """How stale latents are revived: weight of the auxiliary loss, and tokens without firing after which a latent is
-    stale."""
-
-    auxiliary_weight: float | int
-    stale_after_tokens: int
-
-
 def train_transcoders(
     stream: ActivationStream,
     points: Mapping[str, TranscoderPoint],
     schedule: Schedule,
-    revival: Revival,
+    recipe: Recipe,
     folders: TranscoderFolders,
     starts: Mapping[int, Path],
     memory_gib: float | int | None,
@@ -69,7 +60,7 @@ def train_transcoders(
     model = stream.infos[0].name
     begun = {layer: load_transcoder(path) for layer, path in starts.items()}
     cards = {
-        (layer, name): _card(stream, layer, name, point, schedule, revival, folders.seed, starts.get(layer), code)
+        (layer, name): _card(stream, layer, name, point, schedule, recipe, folders.seed, starts.get(layer), code)
         for layer in stream.layers
         for name, point in points.items()
     }
@@ -87,7 +78,7 @@ def train_transcoders(
             save_transcoder(folder, site.trainers[name].finish(card))
 
     train_tasks(
-        tasks, schedule, folders.seed, stream, trainers(points, schedule, revival, model, folders.seed, begun), finish,
+        tasks, schedule, folders.seed, stream, trainers(points, schedule, recipe, model, folders.seed, begun), finish,
         memory_gib, checkpoint, lambda: Tracker(tracking, f"{model}/seed{folders.seed}", Path(folders.folder)),
     )  # fmt: skip
 
@@ -96,7 +87,7 @@ def train_peers(
     stream: ActivationStream,
     points: Mapping[str, TranscoderPoint],
     schedule: Schedule,
-    revival: Revival,
+    recipe: Recipe,
     folders: TranscoderFolders,
     starts: Mapping[int, Path],
     memory_gib: float | int | None,
@@ -113,7 +104,7 @@ def train_peers(
     documents = stream.table.documents_of("train")
     for name, point in points.items():
         cards = {
-            layer: {**_card(stream, layer, name, point, schedule, revival, folders.seed, None, code), "trainer": "peer"}
+            layer: {**_card(stream, layer, name, point, schedule, recipe, folders.seed, None, code), "trainer": "peer"}
             for layer in stream.layers
         }
         for card in cards.values():
@@ -126,7 +117,7 @@ def train_peers(
         with tempfile.TemporaryDirectory(dir=_made(checkpoint.parent)) as scratch:
             found = train_with_sparsify(
                 stream.models[0], stream.table, documents, stream.foreign.tolist(), point, unfinished, folders.seed,
-                schedule, revival.auxiliary_weight, revival.stale_after_tokens, stream.context, Path(scratch) / name,
+                schedule, recipe.auxiliary_weight, recipe.stale_after_tokens, stream.context, Path(scratch) / name,
             )  # fmt: skip
             for layer, folder in found.items():
                 write_json_lines(folders.path(name, layer) / HISTORY, [])
@@ -141,7 +132,7 @@ def _made(folder: Path) -> Path:
 def trainers(
     points: Mapping[str, TranscoderPoint],
     schedule: Schedule,
-    revival: Revival,
+    recipe: Recipe,
     model: str,
     seed: int,
     begun: Mapping[int, Transcoder],
@@ -153,8 +144,7 @@ def trainers(
         return TranscoderTrainer(
             points[name],
             schedule,
-            revival.auxiliary_weight,
-            revival.stale_after_tokens,
+            recipe,
             statistics,
             point_seed(seed, model, layer, name),
             begun.get(layer),
@@ -179,7 +169,7 @@ def _card(
     name: str,
     point: TranscoderPoint,
     schedule: Schedule,
-    revival: Revival,
+    recipe: Recipe,
     seed: int,
     start: Path | None,
     code: str,
@@ -193,8 +183,7 @@ def _card(
         "name": name,
         "point": point.model_dump(mode="json"),
         "schedule": schedule.model_dump(mode="json", exclude={"checkpoint_minutes"}),
-        "auxiliary_weight": revival.auxiliary_weight,
-        "stale_after_tokens": revival.stale_after_tokens,
+        "recipe": asdict(recipe),
         "seed": seed,
         "started_from": None if start is None else file_digest(start / WEIGHTS),
         "code": code,

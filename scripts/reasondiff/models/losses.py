@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -44,18 +45,52 @@ def compared_losses(
     labels: Int[Tensor, " target"],
 ) -> tuple[Float[Tensor, " target"], Float[Tensor, " target"], Float[Tensor, " target"]]:
     """(KL(original || changed), CE original, CE changed), each in nats per target, from final hidden states."""
-    results = []
-    pieces = zip(*(part.split(TARGETS_AT_ONCE) for part in (original, changed, labels)), strict=True)
-    for before, after, wanted in pieces:
-        log_p = model.lm_head(before).float().log_softmax(-1)
-        log_q = model.lm_head(after).float().log_softmax(-1)
-        divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-        at_label = wanted[:, None]
-        results.append((divergence, -log_p.gather(1, at_label)[:, 0], -log_q.gather(1, at_label)[:, 0]))
+    results = [
+        _losses(log_p, log_q, wanted) for log_p, log_q, wanted in _log_probabilities(model, original, changed, labels)
+    ]
     if not results:
         empty = original.new_zeros(0)
         return empty, empty, empty
     return tuple(torch.cat(column) for column in zip(*results, strict=True))
+
+
+@torch.no_grad()
+def compared_predictions(
+    model: Any,
+    original: Float[Tensor, "target unit"],
+    changed: Float[Tensor, "target unit"],
+    labels: Int[Tensor, " target"],
+) -> Float[Tensor, "target 4"]:
+    """The three columns of `compared_losses`, and 1 where both find the same token most probable, else 0."""
+    results = []
+    for log_p, log_q, wanted in _log_probabilities(model, original, changed, labels):
+        same = (log_p.argmax(-1) == log_q.argmax(-1)).float()
+        results.append(torch.stack([*_losses(log_p, log_q, wanted), same], dim=1))
+    return torch.cat(results)
+
+
+def _log_probabilities(model: Any, original: Tensor, changed: Tensor, labels: Tensor) -> Iterator[tuple]:
+    """(log-probabilities of the original, those of the changed [target, id], labels), some targets at a time."""
+    for before, after, wanted in zip(
+        *(part.split(TARGETS_AT_ONCE) for part in (original, changed, labels)), strict=True
+    ):
+        yield model.lm_head(before).float().log_softmax(-1), model.lm_head(after).float().log_softmax(-1), wanted
+
+
+def _losses(log_p: Tensor, log_q: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(KL, CE original, CE changed) of each target."""
+    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
+    at_label = wanted[:, None]
+    return divergence, -log_p.gather(1, at_label)[:, 0], -log_q.gather(1, at_label)[:, 0]
+
+
+@torch.no_grad()
+def final_hidden_and_inputs(
+    model: Any, layers: Iterable[int], inputs: dict[str, Tensor]
+) -> tuple[Float[Tensor, "row position unit"], dict[int, Float[Tensor, "row position unit"]]]:
+    """(the last hidden states, {layer: what its block receives, for block 0 the embeddings})."""
+    output = model.model(**inputs, use_cache=False, output_hidden_states=True)
+    return output.last_hidden_state, {layer: output.hidden_states[layer] for layer in layers}
 
 
 @torch.no_grad()
@@ -64,7 +99,7 @@ def final_hidden_from(
 ) -> Float[Tensor, "row position unit"]:
     """The last hidden states when the output of block `layer` is `hidden`: only the blocks above it run.
 
-    With the model's own output of that block this equals `final_hidden`.
+    With the model's own output of that block this equals `final_hidden`. Layer -1 stands for the embeddings.
     """
     blocks = model.model.layers
     model.model.layers = blocks[layer + 1 :]

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -27,6 +28,11 @@ MLPS = {
 
 Replacement = Callable[[Float[Tensor, "token unit"], Float[Tensor, "token unit"]], Float[Tensor, "token unit"]]
 """(MLP input, MLP output) of some tokens -> the output that takes its place."""
+
+Mask = Bool[Tensor, "row position"]
+Where = Mask | Callable[[int], Mask] | None
+"""The tokens whose MLP outputs are replaced: a mask for all layers, or a function of the layer, asked anew in each
+forward pass; None: all tokens."""
 
 
 def find_mlp(model: Any, layer: int) -> nn.Module:
@@ -45,31 +51,32 @@ def find_mlp(model: Any, layer: int) -> nn.Module:
 
 
 @contextlib.contextmanager
-def replaced_mlps(
-    model: Any, replacements: Mapping[int, Replacement], where: Bool[Tensor, "row position"] | None = None
-) -> Iterator[None]:
+def replaced_mlps(model: Any, replacements: Mapping[int, Replacement], where: Where = None) -> Iterator[None]:
     """Inside, each MLP in `replacements` gives what its function makes of its input and output, on the tokens marked
-    in `where` (None: on all tokens of all forward passes). All other MLPs and tokens stay the model's own.
+    in `where`. All other MLPs and tokens stay the model's own.
 
     Each MLP reads what the replaced layers below it led to.
     """
-
-    def hook(replacement: Replacement) -> Callable:
-        def replace(_module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
-            chosen = ... if where is None else where
-            given = arguments[0][chosen].reshape(-1, output.shape[-1])
-            own = output[chosen].reshape(-1, output.shape[-1])
-            changed = output.clone()
-            changed[chosen] = replacement(given, own).to(output.dtype).view_as(output[chosen])
-            return changed
-
-        return replace
-
     handles = [
-        find_mlp(model, layer).register_forward_hook(hook(replacement)) for layer, replacement in replacements.items()
+        find_mlp(model, layer).register_forward_hook(_replacing(layer, replacement, where))
+        for layer, replacement in replacements.items()
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _replacing(layer: int, replacement: Replacement, where: Where) -> Callable:
+    """A forward hook that puts `replacement` in the place of an MLP's output."""
+
+    def replace(_module: nn.Module, arguments: tuple, output: Tensor) -> Tensor:
+        chosen = where(layer) if callable(where) else where
+        if chosen is None:
+            chosen = torch.ones(output.shape[:-1], dtype=torch.bool, device=output.device)
+        changed = output.clone()
+        changed[chosen] = replacement(arguments[0][chosen], output[chosen]).to(output.dtype)
+        return changed
+
+    return replace
