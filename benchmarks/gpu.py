@@ -74,9 +74,10 @@ def open_stream(infos: list, sizes: Sizes, layers: tuple[int, ...], steps: int, 
     documents = (steps + 4) * sizes.batch_tokens // sizes.context + 4 * sizes.rows
     ids = np.random.default_rng(0).integers(0, sizes.vocabulary, documents * sizes.context).astype(np.int32)
     zeros = np.zeros(documents, np.int32)
+    part = np.arange(documents) >= documents - 2 * sizes.rows  # the last ones are to calibrate on
     table = TokenTable(
         ids=ids, phases=np.full(len(ids), 4, np.uint8), starts=np.arange(documents + 1) * sizes.context,
-        part=zeros.astype(np.uint8), problem=np.arange(documents, dtype=np.int32), correct=zeros.astype(np.int8),
+        part=part.astype(np.uint8), problem=np.arange(documents, dtype=np.int32), correct=zeros.astype(np.int8),
         source=zeros.astype(np.uint8), bytes=zeros,
     )  # fmt: skip
     settings = Stream(
@@ -97,19 +98,20 @@ def transcoders(folder: str, sizes: Sizes, device: str) -> tuple[Callable[[int],
     from reasondiff.config import Schedule, TranscoderPoint
     from reasondiff.dictionaries.bank import BankTraining
     from reasondiff.dictionaries.transcoder_trainer import Recipe
-    from reasondiff.dictionaries.transcoding import trainers
+    from reasondiff.dictionaries.transcoding import best_maps, trainers
     from reasondiff.models.stream import calibrate
 
     layers = tuple(range(sizes.layers))
     stream = open_stream(make_models(folder, sizes, 1), sizes, layers, sizes.warm_up + sizes.steps, "mlp", device)
     documents = stream.table.documents_of("train")
-    statistics = calibrate(stream, documents, stream.settings.calibration_tokens)
+    statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
+    maps = best_maps(stream, statistics)
     points = {"p": TranscoderPoint(expansion=sizes.expansion, k=sizes.k, learning_rate=2e-4)}
     recipe = Recipe(auxiliary_weight=0.03125, stale_after_tokens=10**7, selection="bfloat16")
 
     def train(steps: int) -> None:
         schedule = Schedule(**schedule_of(sizes, steps))
-        make = trainers(points, schedule, recipe, "model", 0, {})
+        make = trainers(points, schedule, recipe, "model", 0, {}, maps)
         todo = {layer: ["p"] for layer in layers}
         BankTraining(schedule, 0, todo, stream, statistics, make, lambda *_: None).run(documents)
 
@@ -130,7 +132,7 @@ def crosscoders(folder: str, sizes: Sizes, device: str) -> tuple[Callable[[int],
         make_models(folder, sizes, 2), sizes, sizes.sites, sizes.warm_up + sizes.steps, "block", device
     )
     documents = stream.table.documents_of("train")
-    statistics = calibrate(stream, documents, stream.settings.calibration_tokens)
+    statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
     point = dict(
         method="batch_topk", k=sizes.k, auxiliary_weight=0.03125, stale_after_tokens=10**7, learning_rate=1e-4,
         seeds=[0],

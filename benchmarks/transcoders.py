@@ -20,7 +20,7 @@ SIZES = {  # width: (expansion, k, batch tokens, steps)
 }
 SWEEP = {f"x{expansion}k{k}": (expansion, k) for expansion in (4, 8, 16) for k in (8, 16, 32)}
 SWEEP_LAYERS = (0, 2, 5)
-HELD_OUT_TOKENS = 8192
+HELD_OUT_TOKENS, CALIBRATION = 8192, 4096
 
 
 def make_model(folder: str, width: int):
@@ -40,19 +40,23 @@ def make_model(folder: str, width: int):
     return describe_model("model", folder)
 
 
-def make_table(tokens: int):
-    """Random documents that fill whole rows, so that both ways read the same tokens; ids have Zipf's frequencies."""
+def make_table(training_tokens: int):
+    """A token table to train on, with held-out documents at the end and some to calibrate on behind them.
+
+    Random documents fill whole rows, so that both ways read the same tokens; ids have Zipf's frequencies.
+    """
     import numpy as np
 
     from reasondiff.text.tokens import TokenTable
 
-    documents = tokens // CONTEXT
+    documents = (training_tokens + HELD_OUT_TOKENS + CALIBRATION) // CONTEXT
     chances = 1 / np.arange(1, VOCABULARY + 1)
     ids = np.random.default_rng(0).choice(VOCABULARY, documents * CONTEXT, p=chances / chances.sum()).astype(np.int32)
     zeros = np.zeros(documents, np.int32)
+    part = np.arange(documents) >= documents - CALIBRATION // CONTEXT  # the last ones are to calibrate on
     return TokenTable(
         ids=ids, phases=np.full(len(ids), 4, np.uint8), starts=np.arange(documents + 1) * CONTEXT,
-        part=zeros.astype(np.uint8), problem=np.arange(documents, dtype=np.int32), correct=zeros.astype(np.int8),
+        part=part.astype(np.uint8), problem=np.arange(documents, dtype=np.int32), correct=zeros.astype(np.int8),
         source=zeros.astype(np.uint8), bytes=zeros,
     )  # fmt: skip
 
@@ -61,7 +65,7 @@ def open_stream(info, table, layers):
     from reasondiff.config import Stream
     from reasondiff.models.stream import ActivationStream
 
-    settings = Stream(batch_rows=8, first_positions=0, norm_factor=1e9, calibration_tokens=4096)
+    settings = Stream(batch_rows=8, first_positions=0, norm_factor=1e9, calibration_tokens=CALIBRATION)
     return ActivationStream([info], layers, table, [], settings, CONTEXT, "cpu", "float32", place="mlp")
 
 
@@ -73,21 +77,25 @@ def ours(
     from reasondiff.dictionaries.bank import BankTraining
     from reasondiff.dictionaries.transcoder import hookpoint, save_transcoder
     from reasondiff.dictionaries.transcoder_trainer import Recipe
-    from reasondiff.dictionaries.transcoding import trainers
+    from reasondiff.dictionaries.transcoding import best_maps, trainers
     from reasondiff.models.stream import calibrate
 
-    info, token_table = make_model(f"{folder}/model", width), make_table((steps + 2) * batch + HELD_OUT_TOKENS)
+    info, token_table = (
+        make_model(f"{folder}/model", width),
+        make_table((steps + 2) * batch),
+    )
     stream = open_stream(info, token_table, layers)
     documents = token_table.documents_of("train")[: -HELD_OUT_TOKENS // CONTEXT]
-    chosen = {n: TranscoderPoint(expansion=e, k=k, learning_rate=2e-3) for n, (e, k) in points.items()}
+    chosen = {n: TranscoderPoint(expansion=e, k=k, learning_rate=7e-3) for n, (e, k) in points.items()}
 
     def train(count: int) -> int:
         schedule = Schedule(
             tokens=count * batch, batch_tokens=batch, buffer_tokens=2 * batch, warmup_share=0.05, decay_share=0.2,
             gradient_clip=1.0, checkpoint_minutes=1000.0,
         )  # fmt: skip
-        statistics = calibrate(stream, documents, 4096)
-        make = trainers(chosen, schedule, Recipe(0.03125, 30_000, selection), "model", 0, {})
+        statistics = calibrate(stream, token_table.documents_of("calibrate"), CALIBRATION)
+        maps = best_maps(stream, statistics)
+        make = trainers(chosen, schedule, Recipe(0.03125, 30_000, selection), "model", 0, {}, maps)
         todo = {layer: list(chosen) for layer in layers}
         training = BankTraining(schedule, 0, todo, stream, statistics, make, lambda *_: None)
         training.run(documents)
@@ -110,9 +118,12 @@ def peer(folder: str, width: int, points: dict, layers: tuple, batch: int, steps
 
     from reasondiff.models.load import load_model
 
-    info, token_table = make_model(f"{folder}/model", width), make_table((steps + 2) * batch + HELD_OUT_TOKENS)
+    info, token_table = (
+        make_model(f"{folder}/model", width),
+        make_table((steps + 2) * batch),
+    )
     model = load_model(info, "cpu", "float32")
-    rows = torch.from_numpy(token_table.ids[:-HELD_OUT_TOKENS].astype("int64")).view(-1, CONTEXT)
+    rows = torch.from_numpy(token_table.ids[: -HELD_OUT_TOKENS - CALIBRATION].astype("int64")).view(-1, CONTEXT)
 
     class Rows(torch.utils.data.Dataset):
         def __init__(self, count: int):
@@ -148,7 +159,10 @@ def judge(folder: str, width: int, layers: tuple, name: str, batch: int, steps: 
 
     from reasondiff.dictionaries.transcoder import hookpoint, load_transcoder
 
-    info, token_table = make_model(f"{folder}/model", width), make_table((steps + 2) * batch + HELD_OUT_TOKENS)
+    info, token_table = (
+        make_model(f"{folder}/model", width),
+        make_table((steps + 2) * batch),
+    )
     stream = open_stream(info, token_table, layers)
     held_out = token_table.documents_of("train")[-HELD_OUT_TOKENS // CONTEXT :]
     blocks = list(stream(held_out))

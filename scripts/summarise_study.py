@@ -5,6 +5,7 @@ from reasondiff.latents.counts import count_latents
 from reasondiff.report.gates import judge_gates
 from reasondiff.report.inputs import StudyParts, gather
 from reasondiff.report.tables import accuracy_changes, fidelity, quality
+from reasondiff.report.transcoder_tables import answer_changes, faithfulness
 from reasondiff.store import write_table
 
 with job(snakemake) as log:
@@ -12,16 +13,24 @@ with job(snakemake) as log:
     tables = gather(snakemake.input)
 
     dictionaries = quality(tables.evaluations, tables.baselines)
+    transcoders = faithfulness(tables.transcoders)
+    draws = {"resamples": snakemake.params.resamples, "seed": 0, "min_problems": study.gates.min_problems}
     summaries = {
         "counts": count_latents(tables.latents, study.pairs),
         "fidelity": fidelity(tables.evaluations, tables.baselines, study.pairs),
         "quality": dictionaries,
+        "transcoders": transcoders,
         "gates": judge_gates(
-            dictionaries, tables.checks, tables.alignment, study.pairs, study.gates, study.report.scale
+            dictionaries,
+            tables.checks,
+            tables.alignment,
+            transcoders,
+            study.pairs,
+            study.gates,
+            study.report.scale,
         ),
-        "accuracy_changes": accuracy_changes(
-            tables.responses, study.pairs, study.gates.min_problems, snakemake.params.resamples, seed=0
-        ),
+        "accuracy_changes": accuracy_changes(tables.responses, study.pairs, **draws),
+        "answer_changes": answer_changes(tables.transcoder_answers, **draws),
     }
     log.info("gates: %s", summaries["gates"]["verdict"].value_counts().to_dict())
 

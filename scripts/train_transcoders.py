@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from reasondiff.config import Schedule, Tracking, TranscoderPoint
-from reasondiff.dictionaries.transcoder import TranscoderFolders
+from reasondiff.dictionaries.transcoder import TranscoderFolders, layer_of
 from reasondiff.dictionaries.transcoder_trainer import Recipe
 from reasondiff.dictionaries.transcoding import train_peers, train_transcoders
 from reasondiff.job import job
@@ -12,7 +12,7 @@ from reasondiff.models.pairing import open_stream
 with job(snakemake):
     layers, training = snakemake.params.layers, snakemake.params.training
     train = {"reasondiff": train_transcoders, "sparsify": train_peers}[training["trainer"]]
-    starts = dict(zip(layers, map(Path, snakemake.input.get("starts", [])), strict=False))
+    starts = [Path(weights).parent for weights in snakemake.input.get("starts", [])]
     stream = open_stream(
         [snakemake.input.model],
         snakemake.input.tokens,
@@ -27,7 +27,7 @@ with job(snakemake):
         Schedule.model_validate(snakemake.params.schedule),
         Recipe(**training["recipe"]),
         TranscoderFolders(snakemake.params.folder, snakemake.params.seed),
-        starts={layer: weights.parent for layer, weights in starts.items()},
+        starts={layer_of(folder): folder for folder in starts},
         memory_gib=training["memory_gib"],
         tracking=Tracking.model_validate(training["tracking"]),
         code=snakemake.params.code,

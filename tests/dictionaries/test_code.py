@@ -9,13 +9,17 @@ from reasondiff.dictionaries.code import (
     DENSE_ABOVE,
     ByLatent,
     SparseCode,
+    _group_size,
     _stable_order,
     active,
     decode,
     entry_products,
     largest,
+    only,
     per_latent_sum,
     strongest,
+    topk,
+    topk_of_any_sign,
 )
 
 TOKENS, LATENTS, OUT = 37, 50, 11
@@ -167,3 +171,81 @@ def test_an_empty_code_decodes_to_zero(matrices):
     assert not decode(empty, dictionary).any()
     assert not ByLatent(empty).sum(empty.values, per_token).any()
     assert len(entry_products(empty, per_token, dictionary)) == 0
+
+
+# ------------------------------------------------------------------------------------------------ top k
+
+
+def of_rows(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+SHAPES = [(1, 1), (7, 3), (64, 5), (97, 4), (96, 1), (1024, 8), (4096, 32), (6144, 6144), (48, 60)]  # (columns, k)
+
+
+def test_ranking_by_groups_and_ranking_whole_rows_are_both_tested():
+    groups = [_group_size(columns, min(k, columns)) > 1 for columns, k in SHAPES]
+    assert any(groups) and not all(groups)
+
+
+@pytest.mark.parametrize(("columns", "k"), SHAPES)
+def test_the_top_k_are_those_that_the_framework_ranks_first(columns, k):
+    responses = of_rows(40, columns)
+    code, best = topk_of_any_sign(responses, k), responses.topk(min(k, columns))
+    expected = torch.zeros_like(responses).scatter(1, best.indices, best.values)
+    assert torch.equal(code.dense(), expected) and code.l0() == min(k, columns)
+    assert torch.equal(code.rows, code.rows.sort().values)  # ordered by token, as every code
+    assert torch.equal(topk(responses, k).dense(), expected.clamp_min(0))
+
+
+def test_the_top_k_of_two_rows_by_hand():
+    responses = torch.tensor([[3.0, -1.0, 2.0, 1.0, 0.0], [-1.0, -2.0, -3.0, 5.0, 0.0]])
+    assert torch.equal(topk_of_any_sign(responses, 3).dense(), torch.tensor([[3.0, 0, 2, 1, 0], [-1, 0, 0, 5, 0]]))
+    assert topk_of_any_sign(responses, 3).l0() == 3  # -1 and 0 are entries
+    assert torch.equal(topk(responses, 3).dense(), torch.tensor([[3.0, 0, 2, 1, 0], [0, 0, 0, 5, 0]]))
+
+
+def test_values_of_zero_in_the_top_k_are_not_active():
+    responses = torch.tensor([[0.0, 0.0, 4.0, -1.0], [0.0, -1.0, -1.0, 0.0]])
+    code = topk(responses, 3)
+    assert code.latents.tolist() == [2] and code.l0() == 0.5
+    assert topk_of_any_sign(responses, 3).l0() == 3
+
+
+def test_of_equal_responses_k_are_taken_and_none_twice():
+    """Constant rows, and rows of few distinct values, by groups."""
+    for responses in (torch.ones(5, 4096), of_rows(5, 4096).round()):
+        code = topk_of_any_sign(responses, 32)
+        pairs = set(zip(code.rows.tolist(), code.latents.tolist(), strict=True))
+        assert len(pairs) == len(code) == 5 * 32
+        assert torch.equal(code.values, responses[code.rows, code.latents])
+        smallest = responses.topk(32).values[:, -1]
+        assert torch.equal(code.values.view(5, 32).amin(1), smallest)
+
+
+def test_infinite_responses_are_ranked_too():
+    responses = of_rows(3, 4096)
+    responses[0, 17], responses[1, 18], responses[2] = torch.inf, -torch.inf, -torch.inf
+    code = topk(responses, 32)
+    assert code.dense()[0, 17] == torch.inf and not (code.latents[code.rows == 1] == 18).any()
+    assert not (code.rows == 2).any()
+
+
+def test_the_marked_entries_of_a_code_alone():
+    dense = activations(0.3)
+    code = active(dense)
+    kept = only(code, code.values > 0.5)
+    assert torch.equal(kept.dense(), torch.where(dense > 0.5, dense, 0.0))
+    assert (kept.n_rows, kept.n_latents) == (TOKENS, LATENTS)
+
+
+def test_a_top_k_code_takes_part_in_sums_as_any_other(matrices):
+    """Its latents are in no order within a token, in those of other codes they ascend."""
+    per_token, dictionary = matrices
+    code = topk(of_rows(TOKENS, LATENTS).double(), 3)
+    dense = code.dense()
+    assert code.density() < DENSE_ABOVE
+    assert torch.allclose(decode(code, dictionary), dense @ dictionary)
+    assert torch.allclose(ByLatent(code).sum(code.values, per_token), dense.T @ per_token)
+    expected = (per_token @ dictionary.T)[code.rows, code.latents]
+    assert torch.allclose(entry_products(code, per_token, dictionary), expected)

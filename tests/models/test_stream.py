@@ -14,10 +14,10 @@ from reasondiff.models.stream import ActivationStream, Block, SiteStatistics, bl
 def open_stream(small_models, numbers_table, stream_settings):
     """`open_stream("qwen2", "llama", layers=[0, 1])` over the documents of `numbers_table`."""
 
-    def make(*names, layers=(0, 1), foreign=(), table=numbers_table, **settings):
+    def make(*names, layers=(0, 1), foreign=(), table=numbers_table, place="block", **settings):
         infos = [small_models[name] for name in names]
         return ActivationStream(
-            infos, list(layers), table, list(foreign), stream_settings(**settings), 200, "cpu", "float32"
+            infos, list(layers), table, list(foreign), stream_settings(**settings), 200, "cpu", "float32", place
         )
 
     return make
@@ -95,6 +95,145 @@ def test_a_layer_that_a_model_lacks_is_refused(open_stream):
 def test_a_block_may_be_a_tensor_or_a_tuple():
     x = torch.ones(2)
     assert block_output(x) is x and block_output((x, None)) is x
+
+
+# ------------------------------------------------------------------------------------------- MLPs
+
+
+@torch.no_grad()
+def mlps_by_hand(model, ids: np.ndarray, layers) -> dict[int, torch.Tensor]:
+    """{layer: [token, 2, unit]} of one document: what goes into each MLP is the norm, written out, of the residual
+    stream after attention; what comes out is what the block's output has beyond it. Not for the last block, whose
+    hidden state is after the final norm."""
+    after_attention, blocks = {}, model.model.layers
+    handles = [
+        blocks[layer].post_attention_layernorm.register_forward_pre_hook(
+            lambda _, arguments, layer=layer: after_attention.update({layer: arguments[0][0]})
+        )
+        for layer in layers
+    ]
+    states = model.model(torch.from_numpy(ids.astype(np.int64))[None], output_hidden_states=True).hidden_states
+    for handle in handles:
+        handle.remove()
+    found = {}
+    for layer in layers:
+        residual, norm = after_attention[layer], blocks[layer].post_attention_layernorm
+        given = norm.weight * residual / (residual.square().mean(1, keepdim=True) + norm.variance_epsilon).sqrt()
+        found[layer] = torch.stack([given, states[layer + 1][0] - residual], dim=1)
+    return found
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_an_mlp_gives_its_input_after_the_norm_and_its_output(open_stream, small_models, numbers_table, name):
+    """With norms that also weigh the units differently, as trained ones do."""
+    stream, model = open_stream(name, place="mlp"), load_model(small_models[name], "cpu", "float32")
+    for each in (stream.models[0], model):
+        for layer in (0, 1):
+            each.model.layers[layer].post_attention_layernorm.weight.data = torch.linspace(0.2, 3, 16)
+    seen = 0
+    for block in stream(EVERYTHING):
+        for document in block.document.unique().tolist():
+            here = block.document == document
+            expected = mlps_by_hand(model, numbers_table.ids[block.token[here].numpy()], (0, 1))
+            for layer in (0, 1):
+                torch.testing.assert_close(block.activations[layer][here], expected[layer], atol=1e-5, rtol=1e-5)
+            seen += int(here.sum())
+    assert seen == len(numbers_table.ids)
+    assert block.activations[0].shape == (len(block.token), 2, 16)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_the_mlp_itself_makes_its_output_of_its_input(open_stream, name):
+    """At the deepest layer too, where the model is cut off."""
+    stream = open_stream(name, layers=[0, 2], place="mlp")
+    for block in stream(EVERYTHING[:6]):
+        for layer in (0, 2):
+            given, output = block.activations[layer].unbind(1)
+            torch.testing.assert_close(stream.models[0].model.layers[layer].mlp(given), output, atol=1e-6, rtol=1e-5)
+            assert (given - output).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_the_mlps_read_a_packed_document_as_they_read_it_alone(open_stream, name):
+    stream = open_stream(name, layers=[0, 1, 2], place="mlp")
+    packed = list(stream(EVERYTHING))
+    assert any(len(block.document.unique()) > 3 for block in packed)  # of three rows
+    for document in EVERYTHING:
+        (alone,) = stream(np.array([document]))
+        block = next(block for block in packed if (block.document == int(document)).any())
+        here = block.document == int(document)
+        assert torch.equal(block.token[here], alone.token)
+        for layer in (0, 1, 2):
+            torch.testing.assert_close(block.activations[layer][here], alone.activations[layer], atol=1e-5, rtol=1e-5)
+
+
+def test_the_mlps_are_masked_as_the_blocks_are(open_stream):
+    for of_mlps, of_blocks in zip(
+        open_stream("qwen2", place="mlp", foreign=[5])(EVERYTHING),
+        open_stream("qwen2", foreign=[5])(EVERYTHING),
+        strict=True,
+    ):
+        assert torch.equal(of_mlps.kept, of_blocks.kept) and torch.equal(of_mlps.token, of_blocks.token)
+
+
+def test_mlps_have_two_sides_and_blocks_one_for_each_model(open_stream):
+    assert open_stream("qwen2", place="mlp").n_sides == open_stream("qwen2", "llama").n_sides == 2
+    assert open_stream("qwen2").n_sides == 1
+
+
+def test_the_mlps_of_several_models_are_refused(open_stream):
+    with pytest.raises(ModelError, match="the MLPs of one model are read at a time; these are 2"):
+        open_stream("qwen2", "llama", place="mlp")
+
+
+def test_the_mlps_of_an_unknown_architecture_are_refused_before_anything_is_read(open_stream, monkeypatch):
+    class GPT2LMHeadModel(torch.nn.Module):
+        pass
+
+    monkeypatch.setattr("reasondiff.models.stream.load_model", lambda *_, **__: GPT2LMHeadModel())
+    with pytest.raises(ModelError, match="GPT2LMHeadModel are not known") as caught:
+        open_stream("qwen2", place="mlp")
+    said = str(caught.value)
+    assert all(
+        name in said for name in ("LlamaForCausalLM", "Qwen2ForCausalLM", "MLPS in scripts/reasondiff/models/mlp.py")
+    )
+    open_stream("qwen2")  # its blocks may be read
+
+
+# ------------------------------------------------------------------------------------------- some layers only
+
+
+@pytest.mark.parametrize("place", ["mlp", "block"])
+@pytest.mark.parametrize("layers", [[0], [1], [2, 0], [0, 1, 2]])
+def test_some_layers_of_a_stream_give_what_the_whole_stream_gives_and_run_no_deeper_block(open_stream, place, layers):
+    whole = open_stream("qwen2", layers=[0, 1, 2], place=place)
+    expected = list(whole(EVERYTHING))
+    blocks, runs = list(whole.models[0].model.layers), [0, 0, 0]
+    for layer, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, layer=layer: runs.__setitem__(layer, runs[layer] + 1))
+    for found, wanted in zip(whole.only(layers)(EVERYTHING), expected, strict=True):
+        assert set(found.activations) == set(layers)
+        assert all(torch.equal(found.activations[layer], wanted.activations[layer]) for layer in layers)
+        assert torch.equal(found.token, wanted.token) and torch.equal(found.kept, wanted.kept)
+    assert runs == [len(expected) if layer <= max(layers) else 0 for layer in range(3)]
+    # and the whole stream is as it was
+    assert whole.layers == [0, 1, 2] and list(whole.models[0].model.layers) == blocks
+    assert torch.equal(next(whole(EVERYTHING)).activations[2], expected[0].activations[2])
+
+
+def test_a_model_is_whole_again_after_a_reading_that_failed(open_stream):
+    stream = open_stream("qwen2", layers=[0, 1, 2], place="mlp")
+    stream.models[0].model.layers[0].mlp.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(stream.only([0])(EVERYTHING))
+    assert len(stream.models[0].model.layers) == 3
+    assert len(stream.models[0].model.layers[0].mlp._forward_hooks) == 1  # the failing one of this test
+
+
+def test_layers_that_a_stream_does_not_read_are_refused(open_stream):
+    with pytest.raises(ModelError, match=r"reads layers \[0, 1\]; \[2\] were asked for"):
+        open_stream("qwen2", place="mlp").only([1, 2])
 
 
 # ------------------------------------------------------------------------------------------- masks

@@ -11,16 +11,20 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import yaml  # noqa: E402
 from made_up import accuracies, alignment, baselines, divergence, evaluation, latents, responses  # noqa: E402
+from made_up_transcoders import CHOICE, answers, sweep  # noqa: E402
+from made_up_transcoders import evaluation as transcoder_evaluation  # noqa: E402
 
 from reasondiff.latents.counts import count_latents  # noqa: E402
 from reasondiff.report import sites  # noqa: E402
 from reasondiff.report.gates import judge_gates  # noqa: E402
 from reasondiff.report.inputs import FOLDERS, StudyParts, StudyTables  # noqa: E402
 from reasondiff.report.tables import accuracy_changes, fidelity, quality  # noqa: E402
+from reasondiff.report.transcoder_tables import answer_changes, faithfulness  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = ("responses", "checks", "accuracy", "divergence", "histograms", "statistics")
 KEY = "crosscoders/{}/traces/layer3/btk24/seed0/x.tsv"
+SET = "transcoders/{}/traces/x4k8/seed{}/x.tsv"
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +36,8 @@ def study() -> StudyParts:
 
 @pytest.fixture(scope="session")
 def make_tables(study):
-    """`make_tables(latents={pair: table}, ...)`: what the stages of a study would have written; the rest is empty."""
+    """`make_tables(latents={pair: table}, transcoders={(model, seed): table}, ...)`: what the stages of a study would
+    have written; the rest is empty."""
 
     def make(study=study, **given) -> StudyTables:
         kinds = {kind: sites.joined({}, folder) for kind, folder in FOLDERS.items()}
@@ -42,18 +47,25 @@ def make_tables(study):
         found = {f"crosscoders/{pair}/traces/layer3/b.tsv": table for pair, table in given.get("baselines", {}).items()}
         kinds["baselines"] = sites.joined(found, sites.SITE)
         kinds |= {kind: given[kind] for kind in GIVEN if kind in given}
+        for kind in ("transcoders", "transcoder_answers"):
+            found = {SET.format(*of_set): table for of_set, table in given.get(kind, {}).items()}
+            kinds[kind] = sites.joined(found, sites.TRANSCODER_SET)
+        if "sweep" in given:
+            kinds["transcoder_sweep"] = given["sweep"].assign(model="distill", text="traces")
         alignment = given.get("alignment", [])
+        faithful = faithfulness(kinds["transcoders"])
         best = quality(kinds["evaluations"], kinds["baselines"])
         summaries = {
             "counts": count_latents(kinds["latents"], study.pairs),
             "fidelity": fidelity(kinds["evaluations"], kinds["baselines"], study.pairs),
             "quality": best,
-            "gates": judge_gates(best, kinds["checks"], alignment, study.pairs, study.gates, "tiny"),
+            "gates": judge_gates(best, kinds["checks"], alignment, faithful, study.pairs, study.gates, "tiny"),
+            "transcoders": faithful,
             "accuracy_changes": accuracy_changes(kinds["responses"], study.pairs, 6, 200, 0),
+            "answer_changes": answer_changes(kinds["transcoder_answers"], 200, 0, 6),
         }
-        return StudyTables(
-            **kinds, alignment=alignment, models={}, steps=given.get("steps", {}), cards={}, summaries=summaries
-        )
+        said = {"transcoder_choice": given.get("choice"), "steps": given.get("steps", {})}
+        return StudyTables(**kinds, **said, alignment=alignment, models={}, cards={}, summaries=summaries)
 
     return make
 
@@ -78,4 +90,17 @@ def whole(make_tables):
         alignment=[alignment("base-distill")],
         histograms=pd.DataFrame({"bin_low": [0, 10], "bin_high": [10, 20], "documents": [3, 4]}).assign(**text),
         statistics=pd.DataFrame([{"what": "documents", "documents": 7, "median": 9.0, **text, **lengths}]),
+    )
+
+
+@pytest.fixture(scope="session")
+def transcoded(make_tables):
+    """Two seeds of base and one set of distill, whose layer 1 carries nothing, with sweep, choice and answers."""
+    weak = {"mean_ablation": 0.004, "zero_ablation": 0.005, "linear": 0.001, "transcoder": -0.0004}
+    table = transcoder_evaluation({0: {}, 1: weak, 2: {"transcoder": 0.12}})
+    return make_tables(
+        transcoders={("base", 0): table, ("base", 1): table, ("distill", 0): table},
+        transcoder_answers={("distill", 0): answers("distill", [True] * 10, [True] * 6 + [False] * 4)},
+        sweep=sweep(),
+        choice=CHOICE,
     )

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from made_up import baselines, evaluation
 
-from reasondiff.report.gates import FAIL, NOT_TESTABLE, PASS, judge, judge_gates
+from reasondiff.report.gates import judge_gates
+from reasondiff.report.judging import FAIL, NOT_TESTABLE, PASS, judge
 
 MODELS = ["base", "distill"]
 
@@ -18,7 +19,13 @@ def verdict(tables, gate: str) -> str:
 
 @pytest.mark.parametrize(
     ("value", "rule", "expected"),
-    [(0.8, "at least", PASS), (0.79, "at least", FAIL), (0.1, "at most", PASS), (0.81, "at most", FAIL)],
+    [
+        (0.8, "at least", PASS),
+        (0.79, "at least", FAIL),
+        (0.1, "at most", PASS),
+        (0.81, "at most", FAIL),
+        (0.8, "more than", FAIL),
+    ],
 )
 def test_a_threshold_belongs_to_the_side_that_passes(value, rule, expected):
     assert judge(value, 0.8, rule) == expected
@@ -82,5 +89,6 @@ def test_a_model_that_reads_better_under_its_own_tokenizer_fails_the_gate(make_t
 def test_the_foreign_share_is_judged_per_pair(study, make_tables):
     report = {"pair": "base-distill", "text": "traces", "foreign_share": 0.2, "tokens": 1000}
     tables = make_tables()
-    gates = judge_gates(tables.summaries["quality"], tables.checks, [report], study.pairs, study.gates, "real")
+    of_dictionaries, of_transcoders = tables.summaries["quality"], tables.summaries["transcoders"]
+    gates = judge_gates(of_dictionaries, tables.checks, [report], of_transcoders, study.pairs, study.gates, "real")
     assert gates.iloc[0]["verdict"] == FAIL and set(gates["scale"]) == {"real"}

@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from made_up import latents
+from pages import Tags, page_of
 
-from reasondiff.report.all_figures import draw
-from reasondiff.report.drawing import styled, to_bytes
-from reasondiff.report.page import embedded, write_page
-from reasondiff.report.sites import figures_of
-
-SITE = "base-distill/traces/layer3"
-FACTS = [{"rule": "train", "seconds": 3.0, "peak_memory_gib": 0.5, "python": "3.11", "versions": {"numpy": "2.4"}}]
-
-
-def page_of(study, tables, facts=FACTS) -> str:
-    svgs = {}
-    for name, (kind, site) in figures_of(study.pairs, [SITE], [SITE]).items():
-        with styled(name):
-            svgs[name] = to_bytes(draw(kind, site, study, tables), "svg").decode()
-    return write_page(study, tables, svgs, facts, "0123abcd", {"study": study.study})
+from reasondiff.report.page import embedded
 
 
 @pytest.fixture(scope="module")
 def page(study, whole) -> str:
     return page_of(study, whole)
-
-
-class Tags(HTMLParser):
-    """Collects ids, what the page would fetch, and tags left open."""
-
-    VOID = {"meta", "link", "br", "img", "path", "use", "rect"}
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.ids, self.fetched, self.open = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids += [found["id"]] if "id" in found else []
-        self.fetched += [value for name, value in attributes if name in ("src", "srcset", "data", "action") and value]
-        if tag in ("link", "a", "image", "use"):
-            self.fetched += [found.get("href") or found.get("xlink:href") or ""]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag, f"</{tag}> closes another element"
 
 
 def test_the_page_fetches_nothing(page):

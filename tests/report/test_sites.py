@@ -41,10 +41,10 @@ def test_a_control_is_shown_with_its_effect_pair_and_alone_only_without_one():
 
 
 def test_the_figures_are_known_from_the_configuration_alone():
-    figures = figures_of(PAIRS, ["real/x/layer3", "null/x/layer3"], ["real/x/layer3", "null/x/layer3"])
+    figures = figures_of(PAIRS, ["real/x/layer3", "null/x/layer3"], ["real/x/layer3", "null/x/layer3"], None)
     assert figures["scaling_real_x_layer3"] == ("scaling", "real/x/layer3")
     assert "fidelity_null_x_layer3" in figures and "scaling_null_x_layer3" not in figures
 
 
 def test_a_study_without_dictionaries_still_has_the_figures_of_its_models():
-    assert set(figures_of(PAIRS, [], [])) == {"lengths", "accuracy", "divergence", "exclusive_counts"}
+    assert set(figures_of(PAIRS, [], [], None)) == {"lengths", "accuracy", "divergence", "exclusive_counts"}

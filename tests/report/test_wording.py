@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from reasondiff.report.wording import direction, interval, listed, number, percent, points, share_of
+from reasondiff.report.wording import direction, ends, interval, listed, number, percent, points, runs, share_of
 
 
 def test_a_missing_interval_says_that_there_were_too_few():
@@ -34,3 +34,13 @@ def test_a_change_has_a_direction_only_when_the_interval_excludes_0():
 
 def test_lists_read_as_sentences():
     assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
+
+
+def test_layers_in_a_row_are_shortened():
+    assert runs([3, 0, 1, 2, 7, 5, 8]) == "0 to 3, 5, 7 and 8"
+    assert (runs([]), runs([4])) == ("", "4")
+
+
+def test_a_range_leaves_out_what_is_missing_and_says_one_number_once():
+    assert ends([0.4, math.nan, 0.1], number) == "0.1 to 0.4"
+    assert (ends([40, 40], number), ends([math.nan], number)) == ("40", "–")

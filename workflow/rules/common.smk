@@ -216,7 +216,7 @@ def sweep_files(sweep, name=None):
         for point in study.transcoders.points
         for layer in sweep.layers
         for file in transcoder_files(layer)
-        if name is None or file.endswith(f"/{name}")
+        if name in (None, Path(file).name)
     ]
 
 
@@ -231,17 +231,34 @@ def transcoders_of_set(wildcards):
     return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[wildcards.model].layers]
 
 
+def choice_of_transcoders(wildcards):
+    """The choice, where one has to be made."""
+    return [checkpoints.choose_transcoder.get().output[0]] if transcoders_trained_here() else []
+
+
+def chosen_sets(wildcards, first_seed=False):
+    """(model, folder) of every set of transcoders that the study asks for; waits for the choice."""
+    choice = choice_of_transcoders(wildcards)
+    point = read_json(choice[0])["point"] if choice else None
+    return [
+        (model, f"<results>/transcoders/{model}/{settings.text}/{READY if settings.ready else point}/seed{seed}")
+        for model, settings in TRANSCODED.items()
+        for seed in settings.seeds[: 1 if first_seed else None]
+    ]
+
+
 def chosen_files(name, first_seed=False):
-    """File `name` of every set of transcoders of the study: an input function, since it waits for the choice."""
+    """An input function: file `name` of every set of transcoders."""
+    return lambda wildcards: [f"{folder}/{name}" for _, folder in chosen_sets(wildcards, first_seed)]
 
-    def files(wildcards):
-        point = None
-        if transcoders_trained_here():
-            point = read_json(checkpoints.choose_transcoder.get().output[0])["point"]
-        return [
-            f"<results>/transcoders/{model}/{settings.text}/{READY if settings.ready else point}/seed{seed}/{name}"
-            for model, settings in TRANSCODED.items()
-            for seed in settings.seeds[: 1 if first_seed else None]
-        ]
 
-    return files
+def transcoder_histories(wildcards):
+    """The last file that each transcoder left when it was made, sweep included: what stands beside it says what that
+    cost."""
+    last = {model: 1 if settings.ready else 2 for model, settings in TRANSCODED.items()}  # ready ones have no history
+    made = [
+        f"{folder}/{transcoder_files(layer)[last[model]]}"
+        for model, folder in chosen_sets(wildcards)
+        for layer in TRANSCODED[model].layers
+    ]
+    return made + [path for sweep in transcoder_sweeps() for path in sweep_files(sweep, "training.jsonl")]

@@ -3,14 +3,15 @@ import json
 from reasondiff.report.sites import figures_of
 from reasondiff.store import digest
 
-FIGURES = figures_of(study.pairs, sites(), [site for site, banks in sites().items() if points(banks, coupled=True)])
+COUPLED = [site for site, banks in sites().items() if points(banks, coupled=True)]
+FIGURES = figures_of(study.pairs, sites(), COUPLED, study.transcoders)
 BASELINES = [f"<results>/crosscoders/{site}/baselines.tsv" for site in sites()]
 ALIGNMENT = [f"<results>/crosscoders/{pair}/{text}/alignment.json" for pair, text in pair_texts()]
 DIVERGENCE = [f"<results>/crosscoders/{pair}/{text}/divergence.tsv" for pair, text in pair_texts()]
 TOKENS = collect("<results>/text/{text}/{tokenizer}", text=study.text, tokenizer=study.tokenizers)
 # the sections of the study that its page speaks of, as plain data
 REPORT_PARTS = {"study", "split", "tokenizers", "models", "text", "pairs", "banks", "latents", "gates", "report"}
-REPORTED = study.model_dump(mode="json", include=REPORT_PARTS)
+REPORTED = study.model_dump(mode="json", include=REPORT_PARTS | {"transcoders"})
 
 
 rule summarise_study:
@@ -22,12 +23,16 @@ rule summarise_study:
         evaluations=all_files("evaluation.tsv"),
         baselines=BASELINES,
         latents=all_files("latents.tsv", coupled=True),
+        transcoders=chosen_files("evaluation.tsv"),
+        transcoder_answers=chosen_files("responses.parquet", first_seed=True),
     output:
         counts="<results>/crosscoders/counts.tsv",
         fidelity="<results>/report/fidelity.tsv",
         quality="<results>/report/quality.tsv",
         gates="<results>/report/gates.tsv",
         accuracy_changes="<results>/report/accuracy_changes.tsv",
+        transcoders="<results>/report/transcoders.tsv",
+        answer_changes="<results>/report/answer_changes.tsv",
     log:
         "<logs>/summarise_study.log",
     conda:
@@ -53,7 +58,11 @@ rule draw_figures:
         divergence=DIVERGENCE,
         baselines=BASELINES,
         latents=all_files("latents.tsv", coupled=True),
-        summaries=["<results>/crosscoders/counts.tsv", "<results>/report/fidelity.tsv"],
+        transcoder_sweep=SWEEP,
+        transcoder_choice=choice_of_transcoders,
+        summaries=collect(
+            "<results>/{table}.tsv", table=["crosscoders/counts", "report/fidelity", "report/transcoders"]
+        ),
     output:
         svg=[
             report(
@@ -97,6 +106,11 @@ rule write_report:
         divergence=DIVERGENCE,
         evaluations=all_files("evaluation.tsv"),
         latents=all_files("latents.tsv", coupled=True),
+        transcoders=chosen_files("evaluation.tsv"),
+        transcoder_answers=chosen_files("responses.parquet", first_seed=True),
+        transcoder_histories=transcoder_histories,
+        transcoder_sweep=SWEEP,
+        transcoder_choice=choice_of_transcoders,
         summaries=rules.summarise_study.output,
         svgs=rules.draw_figures.output.svg,
     output:

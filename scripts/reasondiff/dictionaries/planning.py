@@ -43,8 +43,9 @@ class Size:
         return self.weights * BYTES_PER_WEIGHT + 8 * self.latents
 
     def working_bytes(self) -> int:
-        """Held during a step, one dictionary after the other: responses, and as much again to rank them."""
-        return 2 * 4 * self.batch_tokens * self.latents
+        """Held during a step, one dictionary after the other: responses, as much again to rank them, and once more
+        where stale latents are revived or the code is dense."""
+        return 3 * 4 * self.batch_tokens * self.latents
 
 
 def group_bytes(sizes: Sequence[Size]) -> int:

@@ -71,9 +71,16 @@ def train_bank(
             save_crosscoder(outputs.path(layer, name), crosscoder)
 
     train_tasks(
-        tasks, bank, outputs.seed, stream, crosscoder_trainers(bank, pair, outputs.seed, stream), finish,
-        memory_gib, Path(checkpoint), lambda: Tracker(tracking, f"{pair}/seed{outputs.seed}", Path(outputs.folder)),
-    )  # fmt: skip
+        tasks,
+        bank,
+        outputs.seed,
+        stream,
+        lambda reading, _statistics: crosscoder_trainers(bank, pair, outputs.seed, reading),
+        finish,
+        memory_gib,
+        Path(checkpoint),
+        lambda: Tracker(tracking, f"{pair}/seed{outputs.seed}", Path(outputs.folder)),
+    )
 
 
 def crosscoder_trainers(bank: Bank, pair: str, seed: int, stream: ActivationStream) -> Make:

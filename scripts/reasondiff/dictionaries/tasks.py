@@ -45,6 +45,8 @@ class Task:
         return all(path.exists() for path in self.files) and is_finished(self.files[0], self.fingerprint)
 
 
+Begin = Callable[[ActivationStream, dict[int, SiteStatistics]], Make]
+"""(stream of a group's layers, statistics) -> how each of its dictionaries begins."""
 Finish = Callable[[dict[Key, Task], dict[int, Site], dict[int, SiteStatistics]], None]
 """(tasks of a group, its sites after training, statistics) -> writes the files of each task."""
 
@@ -54,7 +56,7 @@ def train_tasks(
     schedule: Schedule,
     seed: int,
     stream: ActivationStream,
-    make: Make,
+    begin: Begin,
     finish: Finish,
     memory_gib: float | int | None,
     checkpoint: Path,
@@ -79,7 +81,7 @@ def train_tasks(
     with open_tracker() as tracker:
         for group in groups:
             chosen = {(size.layer, size.name): by_key[size.layer, size.name] for size in group}
-            sites = _train_group(chosen, schedule, seed, stream, statistics, make, checkpoint, tracker)
+            sites = _train_group(chosen, schedule, seed, stream, statistics, begin, checkpoint, tracker)
             finish(chosen, sites, statistics)
             checkpoint.unlink(missing_ok=True)
 
@@ -96,7 +98,7 @@ def _train_group(
     seed: int,
     stream: ActivationStream,
     statistics: dict[int, SiteStatistics],
-    make: Make,
+    begin: Begin,
     checkpoint: Path,
     tracker: Tracker,
 ) -> dict[int, Site]:
@@ -107,7 +109,8 @@ def _train_group(
     def report(layer: int, name: str, step: int, metrics: dict[str, float]) -> None:
         tracker.log(f"layer{layer}/{name}", step, metrics)
 
-    training = BankTraining(schedule, seed, todo, stream.only(sorted(todo)), statistics, make, report)
+    chosen = stream.only(sorted(todo))
+    training = BankTraining(schedule, seed, todo, chosen, statistics, begin(chosen, statistics), report)
     prints = fingerprint(tasks=sorted([*task.key, task.fingerprint] for task in tasks.values()))
     training.run(stream.table.documents_of("train"), checkpoint, prints)
     return training.sites

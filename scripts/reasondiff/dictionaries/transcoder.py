@@ -83,6 +83,11 @@ def hookpoint(layer: int) -> str:
     return f"layers.{layer}.mlp"
 
 
+def layer_of(folder: Path) -> int:
+    """The layer in the name of a folder made by `hookpoint`."""
+    return int(folder.name.split(".")[1])
+
+
 @dataclass(frozen=True)
 class TranscoderFolders:
     """Where the transcoders of one model and seed go: `<folder>/<point>/seed<seed>/layers.<layer>.mlp/`."""
@@ -133,6 +138,12 @@ def load_transcoder(folder: str | Path, device: str = "cpu") -> Transcoder:
     config = _read_config(folder / CONFIG)
     tensors, card = read_tensors(folder / WEIGHTS, device)
     _check_shapes(folder / WEIGHTS, tensors, config)
+    trained_with = card.get("point", {}).get("k", config["k"])
+    if trained_with != config["k"]:
+        raise ArtefactError(
+            f"{folder / CONFIG} says k = {config['k']}, but the weights beside it were trained with k = {trained_with}: "
+            "one of the two files is another transcoder's"
+        )
     plain = {name: tensor.float() for name, tensor in tensors.items()}
     if broken := [name for name, tensor in plain.items() if not bool(tensor.isfinite().all())]:
         raise ArtefactError(f"{folder / WEIGHTS}: {', '.join(broken)} has values that are not finite; train it again")
@@ -154,7 +165,7 @@ def load_set(paths: Sequence[str | Path], device: str) -> dict[int, Transcoder]:
         ArtefactError: a folder holds no transcoder.
     """
     folders = [path if path.name != WEIGHTS else path.parent for path in map(Path, paths)]
-    layers = {int(folder.name.split(".")[1]): folder for folder in folders}
+    layers = {layer_of(folder): folder for folder in folders}
     return {layer: load_transcoder(layers[layer], device) for layer in sorted(layers)}
 
 

@@ -27,6 +27,7 @@ from reasondiff.dictionaries.code import (
     topk,
     topk_of_any_sign,
 )
+from reasondiff.dictionaries.replacements import AffineMap
 from reasondiff.dictionaries.schedule import rate_factor, total_steps
 from reasondiff.dictionaries.transcoder import Transcoder
 from reasondiff.models.stream import SiteStatistics
@@ -95,6 +96,14 @@ class TranscoderTrainer:
 
     def parameters(self) -> list[Tensor]:
         return [self.encoder, self.encoder_bias, self.decoder, self.decoder_bias, self.skip]
+
+    def start_at(self, linear: AffineMap) -> None:
+        """Sets skip and decoder bias to the best linear map, so that latents learn only what it leaves over: they die
+        less and explain more after equal tokens (benchmarks/)."""
+        read, write = self.scale
+        with torch.no_grad():
+            self.skip.copy_(linear.weight.T * (write / read))
+            self.decoder_bias.copy_(linear.bias * write)
 
     # ------------------------------------------------------------------------------------------- a step
 

@@ -15,6 +15,7 @@ from typing import Any
 from reasondiff.config import Schedule, Tracking, TranscoderPoint
 from reasondiff.dictionaries.bank import Make, Site
 from reasondiff.dictionaries.peer import from_peer, train_with_sparsify
+from reasondiff.dictionaries.replacements import AffineMap, first_documents, fit_maps
 from reasondiff.dictionaries.schedule import point_seed
 from reasondiff.dictionaries.tasks import Key, Task, site_card, train_tasks
 from reasondiff.dictionaries.transcoder import (
@@ -27,6 +28,7 @@ from reasondiff.dictionaries.transcoder import (
     save_transcoder,
 )
 from reasondiff.dictionaries.transcoder_trainer import Recipe, TranscoderTrainer, Workspace
+from reasondiff.models.load import ModelError
 from reasondiff.models.pairing import training_card
 from reasondiff.models.stream import ActivationStream, SiteStatistics
 from reasondiff.store import ArtefactError, file_digest, fingerprint, write_json_lines
@@ -51,11 +53,12 @@ def train_transcoders(
 ) -> None:
     """Trains the unfinished transcoders of a model: each point at each layer of the stream.
 
-    `starts` maps a layer to the folder of the transcoder that it begins as (none: from random weights). An interrupted
-    training goes on from `checkpoint`, which is removed in the end.
+    `starts` maps a layer to the folder of the transcoder that it begins as; without one it begins as the best linear
+    map beside a random encoder. An interrupted training goes on from `checkpoint`, which is removed in the end.
 
     Raises:
         ArtefactError: a transcoder to begin as has another size than the point.
+        ModelError: a point has fewer latents than its k.
     """
     model = stream.infos[0].name
     begun = {layer: load_transcoder(path) for layer, path in starts.items()}
@@ -77,10 +80,22 @@ def train_transcoders(
             card = {**cards[layer, name], **site_card(site, name)}
             save_transcoder(folder, site.trainers[name].finish(card))
 
+    def begin(reading: ActivationStream, statistics: dict[int, SiteStatistics]) -> Make:
+        maps = best_maps(reading.only([layer for layer in reading.layers if layer not in begun]), statistics)
+        return trainers(points, schedule, recipe, model, folders.seed, begun, maps)
+
     train_tasks(
-        tasks, schedule, folders.seed, stream, trainers(points, schedule, recipe, model, folders.seed, begun), finish,
-        memory_gib, checkpoint, lambda: Tracker(tracking, f"{model}/seed{folders.seed}", Path(folders.folder)),
+        tasks, schedule, folders.seed, stream, begin, finish, memory_gib, checkpoint,
+        lambda: Tracker(tracking, f"{model}/seed{folders.seed}", Path(folders.folder)),
     )  # fmt: skip
+
+
+def best_maps(stream: ActivationStream, statistics: Mapping[int, SiteStatistics]) -> dict[int, AffineMap]:
+    """The best linear map of each layer of a stream, from its calibration tokens in one pass."""
+    if not stream.layers:
+        return {}
+    sample = first_documents(stream.table, "calibrate", stream.settings.calibration_tokens, stream.context)
+    return fit_maps(stream, statistics, sample)
 
 
 def train_peers(
@@ -136,20 +151,17 @@ def trainers(
     model: str,
     seed: int,
     begun: Mapping[int, Transcoder],
+    maps: Mapping[int, AffineMap],
 ) -> Make:
-    """How each transcoder begins: from a seed of its own, or as another one."""
+    """How each transcoder of a model begins: as another one, or from a seed of its own at the best linear map."""
     workspace = Workspace()
 
     def make(layer: int, name: str, statistics: SiteStatistics) -> TranscoderTrainer:
-        return TranscoderTrainer(
-            points[name],
-            schedule,
-            recipe,
-            statistics,
-            point_seed(seed, model, layer, name),
-            begun.get(layer),
-            workspace,
-        )
+        own_seed, start = point_seed(seed, model, layer, name), begun.get(layer)
+        trainer = TranscoderTrainer(points[name], schedule, recipe, statistics, own_seed, start, workspace)
+        if start is None:
+            trainer.start_at(maps[layer])
+        return trainer
 
     return make
 
@@ -193,5 +205,10 @@ def _card(
 def _task(width: int, point: TranscoderPoint, folders: TranscoderFolders, key: Key, card: Mapping[str, Any]) -> Task:
     layer, name = key
     latents = point.expansion * width
+    if point.k > latents:
+        raise ModelError(
+            f"point {name!r} has {latents} latents (expansion {point.expansion}, width {width}), fewer than its "
+            f"k = {point.k}: a larger expansion or a smaller k would do"
+        )
     files = tuple(folders.path(name, layer) / file for file in (WEIGHTS, CONFIG, HISTORY))
     return Task(layer, name, files, card["fingerprint"], 2 * latents * width + width * width, latents)

@@ -6,10 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reasondiff.latents.counts import DICTIONARY
-from reasondiff.report import figures, latent_figures
+from reasondiff.report import figures, latent_figures, transcoder_figures
 from reasondiff.report.captions import of_site
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.sites import control_site
+from reasondiff.report.transcoder_tables import told
 
 
 def draw(kind: str, site: str, study: StudyParts, tables: StudyTables) -> Figure:
@@ -19,6 +20,7 @@ def draw(kind: str, site: str, study: StudyParts, tables: StudyTables) -> Figure
         KeyError: there is no such kind.
     """
     fidelity, counts = tables.summaries["fidelity"], tables.summaries["counts"]
+    limits = study.gates.transcoders
     mine, control = of_site(tables.latents, site), of_site(tables.latents, control_site(study.pairs, site))
     drawings = {
         "lengths": lambda: figures.lengths(tables.histograms),
@@ -29,6 +31,9 @@ def draw(kind: str, site: str, study: StudyParts, tables: StudyTables) -> Figure
         "norm_difference": lambda: latent_figures.norm_difference(mine, control, study.latents),
         "cosines": lambda: latent_figures.cosines(mine, control, _random_cosines(mine, tables)),
         "scaling": lambda: latent_figures.scaling(mine, control, study.latents),
+        "transcoder_sweep": lambda: transcoder_figures.sweep(tables.transcoder_sweep, tables.transcoder_choice, limits),
+        "transcoder_layers": lambda: transcoder_figures.layers(told(tables.summaries["transcoders"]), limits),
+        "transcoders_at_once": lambda: transcoder_figures.together(told(tables.summaries["transcoders"]), limits),
     }
     return drawings[kind]()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from reasondiff.report.wording import Number, interval, is_missing
+from reasondiff.report.wording import Number, interval, is_missing, number
 
 
 @dataclass(frozen=True)
@@ -128,3 +128,13 @@ def with_interval(title: str, name: str, places: int = 3, scale: Number = 1, hin
         return Cell(f"{scale * value:.{places}f}".replace("-", "−") + f" ({ends})", float(value), "number")
 
     return Column(title, cell, hint)
+
+
+def two_counts(title: str, first: str, second: str) -> Column:
+    """`291 (58,491)`: two sample sizes in one column."""
+
+    def cell(row: object) -> Cell:
+        one = getattr(row, first)
+        return Cell(f"{number(one)} ({number(getattr(row, second))})", "" if is_missing(one) else float(one), "number")
+
+    return Column(title, cell)

@@ -85,9 +85,19 @@ Numbers = Sequence[float | int] | pd.Series
 
 def dots_with_intervals(axes: Axes, at: Numbers, value: Numbers, low: Numbers, high: Numbers, **style: object) -> None:
     """Dots at (value, at) with horizontal intervals; no line where there is no interval."""
+    axes.errorbar(value, at, xerr=_reach(value, low, high), linestyle="none", elinewidth=1.2, capsize=0, **style)
+
+
+def dots_with_upright_intervals(
+    axes: Axes, at: Numbers, value: Numbers, low: Numbers, high: Numbers, **style: object
+) -> None:
+    """Dots at (at, value) with vertical intervals; no line where there is no interval."""
+    axes.errorbar(at, value, yerr=_reach(value, low, high), linestyle="none", elinewidth=1.2, capsize=0, **style)
+
+
+def _reach(value: Numbers, low: Numbers, high: Numbers) -> np.ndarray:
     value, low, high = (np.asarray(numbers, dtype=float) for numbers in (value, low, high))
-    reach = np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
-    axes.errorbar(value, at, xerr=reach, linestyle="none", elinewidth=1.2, capsize=0, **style)
+    return np.nan_to_num(np.stack([value - low, high - value])).clip(min=0)
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -9,14 +9,15 @@ import pandas as pd
 
 from reasondiff.config import Pair
 from reasondiff.report.blocks import Finding
-from reasondiff.report.gates import FAIL, NOT_TESTABLE, PASS
 from reasondiff.report.inputs import StudyParts, StudyTables
+from reasondiff.report.judging import FAIL, NOT_TESTABLE, PASS
 from reasondiff.report.latent_findings import exclusive_latents
+from reasondiff.report.transcoder_findings import transcoder_findings
 from reasondiff.report.wording import NULL, ONE_CHAIN, decimals, direction, interval, listed, number, percent, points
 
 
 def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
-    """What was found, in the order of the page: latents, distance, accuracy, instruments."""
+    """What was found, in the order of the page: latents, distance, accuracy, transcoders, instruments."""
     effects = {name: pair for name, pair in study.pairs.items() if pair.role == "effect"}
     found: list[Finding] = []
     for name, pair in effects.items():
@@ -25,6 +26,7 @@ def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
         found += distance(name, pair, study, tables)
     for name, pair in effects.items():
         found += accuracy(name, pair, study, tables)
+    found += transcoder_findings(study, tables)
     return [*found, *instruments(tables.summaries["gates"], study)]
 
 

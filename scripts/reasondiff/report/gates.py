@@ -8,12 +8,11 @@ import pandas as pd
 
 from reasondiff.config import Gates, Pair
 from reasondiff.latents.counts import DICTIONARY
-from reasondiff.report.wording import Number, is_missing
+from reasondiff.report.judging import COLUMNS, NOT_TESTABLE, gate_row
+from reasondiff.report.transcoder_gates import transcoder_rows
 
-PASS, FAIL, NOT_TESTABLE = "pass", "fail", "not testable"
 UNINFORMATIVE_NATS = 0.02
 """A site whose mean ablation costs less says nothing about recovery. Source: docs/methods.md §6."""
-COLUMNS = ["gate", "of", "model", "rule", "threshold", "value", "n", "n_unit", "verdict", "scale", "remark"]
 QUESTIONS = {
     "foreign_share": "Do both models know the tokens they read?",
     "nats_per_byte_gap": "Does each model read well under the declared tokenizer?",
@@ -25,23 +24,18 @@ QUESTIONS = {
 }
 
 
-def judge(value: Number, threshold: Number, rule: str) -> str:
-    """`pass`, `fail`, or `not testable` for a missing value."""
-    if is_missing(value):
-        return NOT_TESTABLE
-    return PASS if (value >= threshold if rule == "at least" else value <= threshold) else FAIL
-
-
 def judge_gates(
     quality: pd.DataFrame,
     checks: pd.DataFrame,
     alignment: Iterable[Mapping],
+    transcoders: pd.DataFrame,
     pairs: Mapping[str, Pair],
     gates: Gates,
     scale: str,
 ) -> pd.DataFrame:
     """One row per gate and thing it is asked of. `quality` is `report.tables.quality`; `checks` the tokenizer check
-    with the column text; `alignment` reports with the keys pair and text. Of several models the worst is shown.
+    with the column text; `alignment` reports with the keys pair and text; `transcoders` is
+    `report.transcoder_tables.faithfulness`. Of several models the worst is shown.
 
     Dictionaries of one model alone are baselines and pass no gate. `scale` labels the whole: tiny or real.
     """
@@ -52,17 +46,13 @@ def judge_gates(
     for key, table in quality.groupby(DICTIONARY, sort=False):
         if len(table) == len(pairs[key[0]].models):
             rows += _dictionary("{}/{}/layer{}/{}/seed{}".format(*key), table, gates)
+    rows += transcoder_rows(transcoders, gates)
     return pd.DataFrame([{"model": "", "remark": "", **row, "scale": scale} for row in rows], columns=COLUMNS)
-
-
-def _row(gate: str, of: str, rule: str, threshold: Number, value: Number, n: Number, n_unit: str, **more: str) -> dict:
-    row = {"gate": gate, "of": of, "rule": rule, "threshold": threshold, "value": value, "n": n, "n_unit": n_unit}
-    return {**row, "verdict": judge(value, threshold, rule), **more}
 
 
 def _foreign(report: Mapping, gates: Gates) -> dict:
     of = f"{report['pair']}/{report['text']}"
-    return _row(
+    return gate_row(
         "foreign_share", of, "at most", gates.foreign_share, report["foreign_share"], report["tokens"], "tokens"
     )
 
@@ -82,17 +72,17 @@ def _reading(name: str, pair: Pair, checks: pd.DataFrame, gates: Gates) -> Itera
         remark = "" if gaps else "the study has one readable tokenizer: nothing to compare with"
         of = f"{name}/{text}"
         threshold = gates.nats_per_byte_gap
-        yield _row("nats_per_byte_gap", of, "at most", threshold, value, n, "problems", model=worst, remark=remark)
+        yield gate_row("nats_per_byte_gap", of, "at most", threshold, value, n, "problems", model=worst, remark=remark)
 
 
 def _dictionary(of: str, table: pd.DataFrame, gates: Gates) -> list[dict]:
     first = table.iloc[0]
     fewest = table[["n_problems", "n_problems_response"]].min(axis=None)
     return [
-        _row("min_problems", of, "at least", gates.min_problems, fewest, fewest, "problems"),
+        gate_row("min_problems", of, "at least", gates.min_problems, fewest, fewest, "problems"),
         _worst("fve", of, gates.fve, table, "fve", "n_problems"),
-        _row("dead_share", of, "at most", gates.dead_share, first["dead_share"], first["n_latents"], "latents"),
-        _row("dense_share", of, "at most", gates.dense_share, first["dense_share"], first["n_latents"], "latents"),
+        gate_row("dead_share", of, "at most", gates.dead_share, first["dead_share"], first["n_latents"], "latents"),
+        gate_row("dense_share", of, "at most", gates.dense_share, first["dense_share"], first["n_latents"], "latents"),
         _recovered(of, table, gates),
     ]
 
@@ -101,7 +91,7 @@ def _worst(gate: str, of: str, threshold: float, table: pd.DataFrame, column: st
     """The model with the lowest figure; not testable as soon as one model has none."""
     missing = table[table[column].isna()]
     worst = missing.iloc[0] if len(missing) else table.loc[table[column].idxmin()]
-    return _row(gate, of, "at least", threshold, worst[column], worst[n], "problems", model=worst["model"], **more)
+    return gate_row(gate, of, "at least", threshold, worst[column], worst[n], "problems", model=worst["model"], **more)
 
 
 def _recovered(of: str, table: pd.DataFrame, gates: Gates) -> dict:

@@ -9,7 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from reasondiff.config import Bank, Gates, Latents, Model, Name, Pair, ReportSettings, Settings, Split, Text, Tokenizer
+from reasondiff.config import (
+    Bank,
+    Gates,
+    Latents,
+    Model,
+    Name,
+    Pair,
+    ReportSettings,
+    Settings,
+    Split,
+    Text,
+    Tokenizer,
+    Transcoders,
+)
 from reasondiff.report import sites
 from reasondiff.store import read_json, read_json_lines, read_table
 
@@ -24,6 +37,7 @@ class StudyParts(Settings):
     text: dict[Name, Text]
     pairs: dict[Name, Pair]
     banks: dict[str, Bank]
+    transcoders: Transcoders | None
     latents: Latents
     gates: Gates
     report: ReportSettings
@@ -51,6 +65,12 @@ class StudyTables:
     evaluations: pd.DataFrame
     baselines: pd.DataFrame
     latents: pd.DataFrame
+    transcoders: pd.DataFrame
+    """Evaluations of the sets."""
+    transcoder_answers: pd.DataFrame
+    transcoder_sweep: pd.DataFrame
+    transcoder_choice: dict[str, Any] | None
+    """Which sweep point was trained, and why; None where none had to be chosen."""
     alignment: list[dict[str, Any]]
     """Reports with the keys pair and text."""
     models: dict[str, dict[str, Any]]
@@ -60,7 +80,8 @@ class StudyTables:
     cards: dict[str, dict[str, Any]]
     """The card of every table and report, by path."""
     summaries: dict[str, pd.DataFrame]
-    """Tables of the report room itself by name: counts, quality, fidelity, gates, accuracy_changes."""
+    """Tables of the report room itself by name: counts, quality, fidelity, transcoders, gates,
+    accuracy_changes, answer_changes."""
 
 
 FOLDERS = {
@@ -74,11 +95,15 @@ FOLDERS = {
     "evaluations": sites.DICTIONARY,
     "baselines": sites.SITE,
     "latents": sites.DICTIONARY,
+    "transcoders": sites.TRANSCODER_SET,
+    "transcoder_answers": sites.TRANSCODER_SET,
+    "transcoder_sweep": sites.TRANSCODED,
 }
 
 
 def gather(paths: Mapping[str, str | Sequence[str]]) -> StudyTables:
-    """Reads files by kind: the keys of `FOLDERS`, `alignment`, `models`, `histories` and `summaries`; others are left.
+    """Reads files by kind: the keys of `FOLDERS`, `alignment`, `transcoder_choice`, `models`, `histories`
+    and `summaries`; others are left.
 
     Raises:
         ArtefactError: a file is missing or broken.
@@ -88,9 +113,11 @@ def gather(paths: Mapping[str, str | Sequence[str]]) -> StudyTables:
     reports = {path: read_json(path) for path in lists.get("alignment", [])}
     models = {path: read_json(path) for path in lists.get("models", [])}
     cards = {path: table.attrs["card"] for tables in read.values() for path, table in tables.items()}
-    cards |= {path: report.get("card", {}) for path, report in (reports | models).items()}
+    choices = {path: read_json(path) for path in lists.get("transcoder_choice", [])}
+    cards |= {path: report.get("card", {}) for path, report in (reports | models | choices).items()}
     return StudyTables(
         **{kind: sites.joined(read[kind], folder) for kind, folder in FOLDERS.items()},
+        transcoder_choice=next(iter(choices.values()), None),
         alignment=[{**report, **sites.labels(path, sites.PAIR_TEXT)} for path, report in reports.items()],
         models={info["name"]: info for info in models.values()},
         steps={Path(path).parent.name: optimiser_steps(read_json_lines(path)) for path in lists.get("histories", [])},

@@ -10,8 +10,8 @@ import pandas as pd
 from reasondiff.config import Pair
 from reasondiff.latents.counts import DICTIONARY
 from reasondiff.report.blocks import Cell, Column, Finding, Table, figures, table, words
-from reasondiff.report.gates import FAIL
 from reasondiff.report.inputs import StudyParts, StudyTables
+from reasondiff.report.judging import FAIL
 from reasondiff.report.wording import (
     NULL,
     ONE_CHAIN,

@@ -19,6 +19,7 @@ from reasondiff.report.blocks import (
     Section,
     figures,
     table,
+    two_counts,
     with_interval,
     words,
 )
@@ -47,15 +48,6 @@ def sites_of(frame: pd.DataFrame) -> list[str]:
     """The sites `pair/text/layerN` of a table, in its order."""
     keys = frame[["pair", "text", "layer"]].drop_duplicates() if len(frame) else frame
     return [f"{row.pair}/{row.text}/layer{row.layer}" for row in keys.itertuples()]
-
-
-def two_counts(title: str, first: str, second: str) -> Column:
-    """`291 (58,491)`: two sample sizes in one column."""
-
-    def cell(row: object) -> Cell:
-        return Cell(f"{number(getattr(row, first))} ({number(getattr(row, second))})", getattr(row, first), "number")
-
-    return Column(title, cell)
 
 
 # ------------------------------------------------------------------------------------------------ dictionaries

@@ -11,10 +11,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reasondiff.report import latent_sections, model_sections, study_sections
+from reasondiff.report import gate_sections, latent_sections, model_sections, study_sections, transcoder_sections
 from reasondiff.report.blocks import Figure, Section
 from reasondiff.report.captions import captions
 from reasondiff.report.inputs import StudyParts, StudyTables
+from reasondiff.report.transcoder_captions import transcoder_captions
 
 TEMPLATE_FOLDER = Path(__file__).parent
 
@@ -35,13 +36,14 @@ def write_page(
     content: Sequence[Section] = [
         study_sections.compared(study, tables),
         study_sections.found(study, tables),
-        study_sections.gates(study, tables),
+        gate_sections.gates(study, tables),
         model_sections.accuracy(study, tables, drawn),
         model_sections.text(study, tables, drawn),
         model_sections.alignment(study, tables),
         model_sections.divergence(study, tables, drawn),
         latent_sections.dictionaries(study, tables, drawn),
         latent_sections.latents(study, tables, drawn),
+        *transcoder_sections.transcoders(study, tables, drawn),
         study_sections.spent(facts),
         study_sections.provenance(study, tables, facts, config_digest),
     ]
@@ -51,7 +53,7 @@ def write_page(
 def figures_with_captions(study: StudyParts, tables: StudyTables, svgs: Mapping[str, str]) -> dict[str, Figure]:
     """{name: figure} of the figures that were drawn."""
     places = {*latent_sections.sites_of(tables.latents), *latent_sections.sites_of(tables.summaries["fidelity"])}
-    said = captions(study, tables, sorted(places))
+    said = {**captions(study, tables, sorted(places)), **transcoder_captions(study, tables)}
     return {name: Figure(name, embedded(svg), said.get(name, "")) for name, svg in svgs.items()}
 
 

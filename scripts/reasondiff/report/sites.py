@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from reasondiff.config import Pair
+from reasondiff.config import Pair, Transcoders
 
 MODEL = "models/{model}"
 TEXT = "text/{text}"
@@ -17,8 +17,11 @@ TOKENS = "text/{text}/{tokenizer}"
 PAIR_TEXT = "crosscoders/{pair}/{text}"
 SITE = "crosscoders/{pair}/{text}/layer{layer}"
 DICTIONARY = "crosscoders/{pair}/{text}/layer{layer}/{point}/seed{seed}"
+TRANSCODED = "transcoders/{model}/{text}"
+TRANSCODER_SET = "transcoders/{model}/{text}/{point}/seed{seed}"
 
 STUDY_FIGURES = ("lengths", "accuracy", "divergence", "exclusive_counts")
+TRANSCODER_FIGURES = ("transcoder_layers", "transcoders_at_once")
 SITE_FIGURES = ("norm_difference", "cosines", "scaling")
 
 
@@ -68,10 +71,15 @@ def control_site(pairs: Mapping[str, Pair], site: str) -> str | None:
     return None if control is None else f"{control}/{rest}"
 
 
-def figures_of(pairs: Mapping[str, Pair], sites: Iterable[str], coupled: Iterable[str]) -> dict[str, tuple[str, str]]:
+def figures_of(
+    pairs: Mapping[str, Pair], sites: Iterable[str], coupled: Iterable[str], transcoders: Transcoders | None
+) -> dict[str, tuple[str, str]]:
     """{name: (kind, site)} of a study's figures, known from its configuration alone; no site for those of the whole
     study. `coupled` are the sites with crosscoders."""
     found = {kind: (kind, "") for kind in STUDY_FIGURES}
+    if transcoders is not None:
+        sweep = ("transcoder_sweep",) if transcoders.sweep else ()
+        found |= {kind: (kind, "") for kind in (*sweep, *TRANSCODER_FIGURES)}
     found |= {figure_name("fidelity", site): ("fidelity", site) for site in sites}
     for site in shown_sites(pairs, coupled):
         found |= {figure_name(kind, site): (kind, site) for kind in SITE_FIGURES}

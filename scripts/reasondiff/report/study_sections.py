@@ -1,4 +1,4 @@
-"""What stands in the sections on the study as a whole: what was compared and found, gates, costs, provenance?"""
+"""What stands in the sections on the study as a whole: what was compared and found, costs, provenance?"""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 import pandas as pd
 
 from reasondiff.report.blocks import (
-    Cell,
-    Column,
     Paragraph,
     Section,
     figures,
@@ -18,9 +16,8 @@ from reasondiff.report.blocks import (
 )
 from reasondiff.report.costs import costs, versions
 from reasondiff.report.findings import all_findings
-from reasondiff.report.gates import QUESTIONS
 from reasondiff.report.inputs import StudyParts, StudyTables
-from reasondiff.report.wording import FEW, decimals, is_missing, listed, number
+from reasondiff.report.wording import FEW, decimals, listed, number
 
 
 def compared(study: StudyParts, tables: StudyTables) -> Section:
@@ -82,65 +79,6 @@ def found(study: StudyParts, tables: StudyTables) -> Section:
     return Section("found", "What was found", [Paragraph(words_first), *findings])
 
 
-def gates(study: StudyParts, tables: StudyTables) -> Section:
-    """The quality gates: what each asks, its threshold, and a verdict for each thing it is asked of."""
-    frame, scale = tables.summaries["gates"], study.report.scale
-    tiny = (
-        " Passing says that the instrument works on a tiny study, nothing about large models."
-        if scale == "tiny"
-        else ""
-    )
-    questions = pd.DataFrame({"gate": list(QUESTIONS), "question": list(QUESTIONS.values())})
-    asked = {row.gate: f"{row.rule} {number(row.threshold)}" for row in frame.itertuples()}
-    columns = [words("gate", "gate", look="name"), words("question", "question")]
-    columns.append(Column("threshold", lambda row: Cell(asked.get(row.gate, "not asked"))))
-    blocks: list[object] = [
-        table(f"Gates of a {scale} study. Thresholds are those of the config.{tiny}", questions, columns)
-    ]
-    for level, names in GATE_LEVELS.items():
-        rows = frame[frame["gate"].isin(names)]
-        blocks.append(
-            _gate_matrix(f"Verdicts per {level}: value, number of units, and of several models the worst.", rows, names)
-        )
-    remarks = frame[frame["remark"].fillna("") != ""].drop_duplicates("remark")
-    blocks += [Paragraph(f"{row.gate}: {row.remark}.", "note") for row in remarks.itertuples()]
-    return Section("gates", "Quality gates", blocks)
-
-
-GATE_LEVELS = {
-    "pair": ("foreign_share", "nats_per_byte_gap"),
-    "dictionary": ("min_problems", "fve", "dead_share", "dense_share", "spliced_kl_recovered"),
-}
-
-
-def _gate_matrix(caption: str, rows: pd.DataFrame, names: tuple[str, ...]) -> object:
-    by_place = rows.set_index(["of", "gate"])
-
-    def cell(name: str):
-        def verdict(row: object) -> Cell:
-            if (row.of, name) not in by_place.index:
-                return Cell("", "")
-            found = by_place.loc[(row.of, name)]
-            look = found["verdict"].replace(" ", "-")
-            if is_missing(found["value"]):
-                return Cell(found["verdict"], "", look)
-            model = "" if is_missing(found["model"]) or not found["model"] else f", {found['model']}"
-            more = "" if name == "min_problems" else f"n = {number(found['n'])} {found['n_unit']}{model}"
-            return Cell(f"{found['verdict']} {number(found['value'])}", float(found["value"]), look, more)
-
-        return verdict
-
-    places = rows[["of"]].drop_duplicates()
-    return table(
-        caption,
-        places,
-        [
-            Column("of", lambda row: Cell(row.of.replace("/", ", "), row.of)),
-            *(Column(name, cell(name), QUESTIONS[name]) for name in names),
-        ],
-    )
-
-
 def spent(facts: list[Mapping[str, Any]]) -> Section:
     """Seconds and memory per rule."""
     frame = costs(facts)
@@ -168,6 +106,9 @@ def provenance(study: StudyParts, tables: StudyTables, facts: list[Mapping[str, 
     ]
     for name, bank in study.banks.items():
         rows += [(f"seeds of {name}.{point}", listed(settings.seeds)) for point, settings in bank.points.items()]
+    if study.transcoders:
+        models = study.transcoders.models.items()
+        rows += [(f"seeds of transcoders.{name}", listed(settings.seeds)) for name, settings in models]
     rows += [(f"code of {kind}", digest) for kind, digest in _code(tables.cards)]
     rows += [(f"version: {what}", value) for what, value in versions(facts).items()]
     frame = pd.DataFrame(rows, columns=["what", "value"])
@@ -183,9 +124,11 @@ def provenance(study: StudyParts, tables: StudyTables, facts: list[Mapping[str, 
 
 
 def _code(cards: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(kind of file, code hash or hashes) from the cards."""
+    """(kind of file, code hash or hashes) from the cards; files of transcoders apart from others of their name."""
     found: dict[str, set[str]] = {}
     for path, card in cards.items():
         if "code" in card:
-            found.setdefault(path.rsplit("/", 1)[-1], set()).add(card["code"])
+            *folders, name = path.split("/")
+            kind = f"transcoders, {name}" if "transcoders" in folders else name
+            found.setdefault(kind, set()).add(card["code"])
     return [(kind, ", ".join(sorted(hashes))) for kind, hashes in sorted(found.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -65,6 +65,27 @@ def direction(low: Number, high: Number, up: str, down: str, neither: str) -> st
     if not math.isnan(low) and low > 0:
         return up
     return down if not math.isnan(high) and high < 0 else neither
+
+
+def ends(numbers: Iterable[Number], shown: Callable[[Number], str]) -> str:
+    """The smallest and the largest number that is known, or the one that all are: `0.1 to 0.4`."""
+    known = [one for one in numbers if not is_missing(one)]
+    if not known:
+        return "–"
+    smallest, largest = shown(min(known)), shown(max(known))
+    return smallest if smallest == largest else f"{smallest} to {largest}"
+
+
+def runs(numbers: Iterable[int]) -> str:
+    """Whole numbers in order, three or more in a row shortened: `0 to 3, 5 and 7`."""
+    found: list[list[int]] = []
+    for one in sorted(numbers):
+        if found and one == found[-1][-1] + 1:
+            found[-1].append(one)
+        else:
+            found.append([one])
+    words = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(one) for one in run] for run in found]
+    return listed(word for run in words for word in run)
 
 
 def listed(things: Iterable[object]) -> str:
