@@ -33,4 +33,4 @@ with job(snakemake) as log:
         )
 
     for layer, transcoder in transcoders.items():
-        save_transcoder(Path(snakemake.params.folder) / "seed0" / hookpoint(layer), transcoder)
+        save_transcoder(Path(snakemake.params.folder) / hookpoint(layer), transcoder)

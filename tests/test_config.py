@@ -50,7 +50,9 @@ def test_the_studies_that_come_with_the_workflow_are_valid(file):
         "studdy", "split.seeed", "split.shares.trian", "tokenizers.tiny.vocabulry", "models.base.tokns",
         "models.base.architecture.heds", "models.base.mix.fact", "models.rl.iteration", "text.traces.mod",
         "text.traces.sources.plain.document", "pairs.base-distill.model", "banks.main.latnts",
-        "banks.main.points.l1.sparsty", "banks.main.points.btk8.kk", "evaluation.tokns", "gates.fev", "tracking.knd",
+        "transcoders.trainr", "transcoders.points.x2k4.kk", "transcoders.sweep.layer", "gates.transcoders.dead",
+        "transcoders.models.base.seed", "banks.main.points.l1.sparsty", "banks.main.points.btk8.kk",
+        "evaluation.tokns", "gates.fev", "tracking.knd",
     ],
 )  # fmt: skip
 def test_a_misspelt_key_is_named_by_its_path_in_the_file(path):
@@ -199,7 +201,48 @@ def test_k_cannot_exceed_the_number_of_latents():
 
 
 def test_a_buffer_must_hold_a_batch():
-    assert "banks.main.buffer_tokens (100) must hold a batch (512)" in refusal("banks.main.buffer_tokens", 100)
+    assert "banks.main: buffer_tokens (100) must hold a batch (512)" in refusal("banks.main.buffer_tokens", 100)
+
+
+READY = {"folder": "somewhere", "repo": None, "revision": None, "hookpoint": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("transcoders.models.distill.layers", [0, 3], "has layer 3, but model 'distill' has 3 layers (0 to 2)"),
+        ("transcoders.sweep.layers", [5], "transcoders.sweep.layers has layer 5"),
+        ("transcoders.models.base.text", "trace", "Did you mean 'traces'?"),
+        ("transcoders.sweep.model", "rl", "which is not among base, distill"),
+        ("transcoders.point", "x2k5", "transcoders.point names 'x2k5'"),
+        ("transcoders.points.x2k4.k", 65, "transcoders.points.x2k4.k (65) exceeds the 64 latents"),
+        ("transcoders.points.ready", {"expansion": 2, "k": 4, "learning_rate": 0.001}, "kept for transcoders trained"),
+        ("transcoders.sweep", None, "without a `sweep` the `point` to train must be named"),
+        ("transcoders.models.distill.seeds", [0, 7], "'base' is not trained with seed(s) [7]"),
+        ("transcoders.models.base.layers", [0, 1], "'base' has no transcoder of layer(s) [2]"),
+        ("transcoders.models.base.start_from", "distill", "must itself start from nothing"),
+        ("transcoders.trainer", "sparsify", "sparsify's trainer starts from random weights"),
+        ("transcoders.training.buffer_tokens", 100, "buffer_tokens (100) must hold a batch"),
+        ("transcoders.models.base.ready", READY, "`ready` transcoders are one set"),
+        ("transcoders.models.distill.ready", READY, "both must be trained here"),
+        ("transcoders.models.distill.ready", {**READY, "repo": "a/b"}, "either `folder` (local) or `repo` (hub)"),
+        ("transcoders.models.distill.ready", {**READY, "folder": None, "repo": "a/b"}, "needs its `revision`"),
+        ("transcoders.models.distill.ready", {**READY, "hookpoint": "layer_3"}, "transcoders.models.distill.ready"),
+    ],
+)
+def test_transcoders_that_cannot_be_trained_or_read_are_refused(path, value, said):
+    assert said in refusal(path, value)
+
+
+def test_a_study_may_have_no_transcoders():
+    assert load_study(changed("transcoders", None)).transcoders is None
+
+
+def test_a_study_may_take_all_its_transcoders_from_elsewhere_and_then_needs_no_point():
+    study = copy.deepcopy(SMOKE)
+    ready = {**study["transcoders"]["models"]["base"], "seeds": [0], "ready": READY}
+    study["transcoders"] |= {"models": {"base": ready}, "points": {}, "sweep": None}
+    assert load_study(study).transcoders.trained() == {}
 
 
 def test_the_shares_of_the_parts_must_sum_to_1():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from running import ROOT, copy_workflow, said, snakemake
 
@@ -52,8 +53,8 @@ def test_every_artefact_has_a_card_and_a_run_file(smoke):
 
     results = smoke / "results/smoke"
     artefacts = [p for p in results.rglob("*") if p.suffix in (".tsv", ".parquet", ".npz")]
-    artefacts += [p for p in results.rglob("*.safetensors") if "crosscoders" in p.parts]
-    artefacts += [*results.rglob("alignment.json"), *results.rglob("model.json")]
+    artefacts += [p for p in results.rglob("*.safetensors") if "models" not in p.parts]
+    artefacts += [*results.rglob("alignment.json"), *results.rglob("model.json"), *results.rglob("choice.json")]
     assert len(artefacts) > 30
     for path in artefacts:
         assert read_card(path), f"{path} has no card"
@@ -87,10 +88,16 @@ def test_an_edited_function_runs_its_dependents_and_nothing_above(smoke):
     assert not any(rule.startswith(("train_", "evaluate_", "prepare_", "tokenize_", "measure_")) for rule in planned)
 
 
-def test_a_changed_sweep_point_alone_is_trained(smoke, tmp_path):
-    config = yaml.safe_load((smoke / "config/smoke.yaml").read_text())
-    config["banks"]["main"]["points"]["l1"]["sparsity"] = 0.2
-    (smoke / "config/changed.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+def changed_config(folder: Path, change) -> tuple[str, ...]:
+    """Arguments that run the smoke study with a change in its config."""
+    config = yaml.safe_load((folder / "config/smoke.yaml").read_text())
+    change(config)
+    (folder / "config/changed.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return ("--configfile", "config/changed.yaml", "--cores", "2")
+
+
+def test_a_changed_sweep_point_alone_is_trained(smoke):
+    changed_config(smoke, lambda config: config["banks"]["main"]["points"]["l1"].update(sparsity=0.2))
     before = _weights(smoke)
     run = snakemake(
         "--configfile", "config/changed.yaml", "--cores", "2", "--until", "train_bank_main_seed0", folder=smoke
@@ -104,9 +111,78 @@ def test_a_changed_sweep_point_alone_is_trained(smoke, tmp_path):
     assert _weights(smoke) == before, "the same settings give the same bytes again"
 
 
-def _weights(folder: Path) -> dict[str, bytes]:
-    found = (folder / "results/smoke/crosscoders").rglob("crosscoder.safetensors")
+def _weights(folder: Path, kind: str = "crosscoders") -> dict[str, bytes]:
+    found = (folder / "results/smoke" / kind).rglob("*.safetensors")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def judge_sweep(folder: Path, study: tuple[str, ...]) -> dict:
+    """The choice after the sweep was trained and judged with a changed config."""
+    run = snakemake(*study, "--until", "choose_transcoder", folder=folder)
+    assert run.returncode == 0, said(run)[-3000:]
+    return json.loads((folder / "results/smoke/transcoders/choice.json").read_text())
+
+
+def test_the_sweep_leads_to_a_choice_and_the_choice_to_transcoders_of_all_layers(smoke):
+    """The sweep is of `distill` on layers 0 and 2; the chosen point's sets are of all layers and of both models."""
+    choice = json.loads((smoke / "results/smoke/transcoders/choice.json").read_text())
+    assert choice["how"] in ("sweep", "best of the unqualified") and choice["reason"]
+    found = {path.split("/transcoders/")[1] for path in _weights(smoke, "transcoders")}
+    sweep = {f"distill/traces/sweep/{point}/seed0/layers.{layer}.mlp" for point in ("x2k4", "x4k8") for layer in (0, 2)}
+    sets = {
+        f"{model}/traces/{choice['point']}/seed{seed}/layers.{layer}.mlp"
+        for model, seed in (("base", 0), ("base", 1), ("distill", 0))
+        for layer in range(3)
+    }
+    assert found == {f"{folder}/sae.safetensors" for folder in sweep | sets}
+
+
+def test_transcoders_of_distill_begin_as_those_of_base(smoke):
+    """Latents of one index point the same way, more than those of another seed do."""
+    from reasondiff.dictionaries.transcoder import load_transcoder
+
+    point = json.loads((smoke / "results/smoke/transcoders/choice.json").read_text())["point"]
+    of = lambda name: smoke / f"results/smoke/transcoders/{name}/layers.1.mlp"  # noqa: E731
+    base, other, distill = (
+        load_transcoder(of(name)).encoder
+        for name in (f"base/traces/{point}/seed0", f"base/traces/{point}/seed1", f"distill/traces/{point}/seed0")
+    )
+    cosine = lambda a, b: torch.nn.functional.cosine_similarity(a, b).median()  # noqa: E731
+    assert cosine(base, distill) > 0.8 and cosine(base, other).abs() < 0.3
+
+
+def test_a_changed_point_of_the_transcoders_alone_is_trained_and_the_same_choice_runs_nothing_again(smoke):
+    chosen = json.loads((smoke / "results/smoke/transcoders/choice.json").read_text())["point"]
+    assert chosen == "x4k8", "the test changes the other point"
+    before = _weights(smoke, "transcoders")
+    study = changed_config(smoke, lambda config: config["transcoders"]["points"]["x2k4"].update(k=3))
+    assert judge_sweep(smoke, study)["point"] == chosen
+    after = _weights(smoke, "transcoders")
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed and all("/sweep/x2k4/" in path for path in changed)
+    planned = rules_to_run(snakemake("--dry-run", *study, folder=smoke))
+    assert "write_report" in planned  # it shows the sweep
+    assert not [rule for rule in planned if rule.startswith(("train_", "evaluate_", "compare_"))]
+
+
+def test_another_choice_trains_all_layers_anew(smoke):
+    study = changed_config(smoke, lambda config: config["transcoders"].update(point="x2k4"))
+    choice = judge_sweep(smoke, study)
+    assert (choice["point"], choice["how"]) == ("x2k4", "config")
+    planned = rules_to_run(snakemake("--dry-run", *study, folder=smoke))
+    assert planned["train_transcoders_base"] == 2 and planned["train_transcoders_distill"] == 1
+    assert planned["evaluate_transcoders"] == 3 and "train_transcoders_sweep" not in planned
+    assert not [rule for rule in planned if rule.startswith(("train_bank", "train_model", "evaluate_crosscoders"))]
+
+
+def test_a_sweep_without_a_point_under_the_limits_stops_a_study_that_says_so(smoke):
+    study = changed_config(smoke, lambda config: config["transcoders"].update(unqualified="stop"))
+    run = snakemake(*study, "--until", "choose_transcoder", folder=smoke)
+    assert run.returncode != 0
+    assert "x4k8" in said(run) and "unqualified: best" in said(run), said(run)[-3000:]
+    back = snakemake(*SMOKE, folder=smoke)
+    assert back.returncode == 0, said(back)[-3000:]
+    assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
 
 
 def test_the_report_of_snakemake_is_made_without_network(smoke):
@@ -141,6 +217,10 @@ def test_the_rule_graph_can_be_drawn():
         (lambda c: c["banks"]["main"].update(latents="many"), "banks.main.latents"),
         (lambda c: c["banks"]["main"].update(layers=[7]), "has layer 7, but model 'base' has 3 layers"),
         (lambda c: c["pairs"]["base-distill"].update(models=["base", "distil"]), "Did you mean 'distill'"),
+        (lambda c: c["transcoders"]["points"]["x2k4"].update(k=65), "k (65) exceeds the 64 latents"),
+        (lambda c: c["transcoders"]["models"]["base"].update(layers=[3]), "has layer 3, but model 'base' has 3 layers"),
+        (lambda c: c["transcoders"].update(sweep=None), "without a `sweep` the `point` to train must be named"),
+        (lambda c: c["transcoders"].update(trainer="sparsify"), "starts from random weights"),
     ],
 )
 def test_a_slip_in_the_config_stops_the_run_before_it_starts(tmp_path, change, told):

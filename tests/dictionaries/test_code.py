@@ -17,7 +17,6 @@ from reasondiff.dictionaries.code import (
     largest,
     only,
     per_latent_sum,
-    strongest,
     topk,
     topk_of_any_sign,
 )
@@ -157,12 +156,6 @@ def test_of_equal_scores_at_the_edge_the_first_are_kept(hint):
     # the 2, then the first four of eleven ones: row 0
     assert torch.equal(code.dense(), torch.tensor([[1.0, 1, 1, 1], [0, 0, 2, 0], [0, 0, 0, 0]]))
     assert smallest == 1.0
-
-
-def test_the_strongest_responses_of_each_token_are_kept_if_positive():
-    responses = torch.tensor([[3.0, -1.0, 2.0, 1.0], [-1.0, -2.0, -3.0, 5.0]])
-    assert torch.equal(strongest(responses, 2).dense(), torch.tensor([[3.0, 0, 2, 0], [0, 0, 0, 5]]))
-    assert torch.equal(strongest(responses, 9).dense(), responses.clamp_min(0))
 
 
 def test_an_empty_code_decodes_to_zero(matrices):

@@ -102,14 +102,6 @@ def largest(
     return from_flat(positions[above], activations), float(smallest)
 
 
-def strongest(responses: Float[Tensor, "token latent"], count: int) -> SparseCode:
-    """The positive ones among the `count` largest responses of each token."""
-    if count >= responses.shape[1]:
-        return active(responses)
-    best = responses.topk(count, dim=1, sorted=False)
-    return active(torch.zeros_like(responses).scatter_(1, best.indices, best.values))
-
-
 def topk(responses: Float[Tensor, "token latent"], k: int) -> SparseCode:
     """TopK(ReLU(responses)): of each token's `k` largest responses the positive ones."""
     code = topk_of_any_sign(responses, k)

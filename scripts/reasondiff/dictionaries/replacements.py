@@ -116,8 +116,8 @@ class _Moments:
         if self.count <= len(self.within):
             raise ArtefactError(
                 f"layer {layer}: the best linear map would be fitted on {self.count} unmasked tokens, no more than it "
-                f"has inputs ({len(self.within)}). Raise stream.calibration_tokens (for training) or "
-                "transcoders.evaluation.linear_tokens (for evaluation), or use more text: the `calibrate` part is small."
+                f"has inputs ({len(self.within)}). Raise stream.calibration_tokens (training) or "
+                "transcoders.evaluation.linear_tokens (evaluation), or use more text: the `calibrate` part is small."
             )
         given, output = self.total / self.count  # (unit,): means, from the centre
         within = self.within - self.count * torch.outer(given, given)

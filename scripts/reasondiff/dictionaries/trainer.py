@@ -24,7 +24,7 @@ from reasondiff.dictionaries.code import (
     entry_products,
     largest,
     per_latent_sum,
-    strongest,
+    topk,
 )
 from reasondiff.dictionaries.crosscoder import Crosscoder, fold
 from reasondiff.dictionaries.schedule import rate_factor
@@ -168,7 +168,7 @@ class Trainer:
         if self.point.method == "l1" or not self.point.auxiliary_weight or not bool(stale.any()):
             return flat.new_zeros(())
         latents = stale.nonzero().squeeze(1)
-        code = strongest(responses.index_select(1, latents), min(self.width // 2, len(latents)))
+        code = topk(responses.index_select(1, latents), min(self.width // 2, len(latents)))
         decoder = self.decoder[latents]
         left_over = decode(code, decoder) + error  # target is -error: what the reconstruction lacks
         gradient = left_over * (2 * self.point.auxiliary_weight / len(flat))

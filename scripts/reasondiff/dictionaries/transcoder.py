@@ -141,8 +141,8 @@ def load_transcoder(folder: str | Path, device: str = "cpu") -> Transcoder:
     trained_with = card.get("point", {}).get("k", config["k"])
     if trained_with != config["k"]:
         raise ArtefactError(
-            f"{folder / CONFIG} says k = {config['k']}, but the weights beside it were trained with k = {trained_with}: "
-            "one of the two files is another transcoder's"
+            f"{folder / CONFIG} says k = {config['k']}, but the weights beside it were trained with k = {trained_with}:"
+            " one of the two files is another transcoder's"
         )
     plain = {name: tensor.float() for name, tensor in tensors.items()}
     if broken := [name for name, tensor in plain.items() if not bool(tensor.isfinite().all())]:

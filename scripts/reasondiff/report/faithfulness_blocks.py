@@ -170,7 +170,7 @@ def _costs_together(note: str, rows: pd.DataFrame) -> object:
     """A row for each set, phase and replacement that was measured."""
     columns = [
         SET,
-        words("tokens", "phase"),
+        *([words("tokens", "phase")] if rows["phase"].nunique() > 1 else []),
         Column("replaced by", lambda row: Cell(NAMES[row.at], NAMES[row.at], "name")),
         with_interval("CE increase, nats", "ce_increase", 4),
         with_interval("KL, nats", "kl", 4),

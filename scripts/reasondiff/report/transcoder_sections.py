@@ -79,7 +79,8 @@ def _start(model: TranscodedModel, settings: Transcoders) -> str:
         return f"not trained here: {place}"
     if model.start_from is not None:
         return f"those of {model.start_from}, same point and seed: latents correspond by index"
-    return f"random weights (trainer: {settings.trainer})"
+    start = "the best linear map beside random latents" if settings.trainer == "reasondiff" else "random weights"
+    return f"{start} (trainer: {settings.trainer})"
 
 
 def _null(settings: Transcoders) -> Paragraph:
@@ -196,10 +197,16 @@ def _answers(settings: Transcoders, tables: StudyTables) -> list[object]:
         columns.append(figures(f"cut off, {title}", f"truncated_{at}", percent))
     note = (
         "Held-out problems solved, greedy, with the model's own MLPs and with all MLPs of the set replaced at once, on "
-        "the model's own words. Paired by problem, interval over problems; lost: solved with its own MLPs only."
+        "the model's own words. Paired by problem, interval over problems; lost: solved with its own MLPs only. Where "
+        f"answers differ in form from the text that transcoders learnt on ({_texts(settings)}), this also asks how far "
+        "they carry."
     )
     beside = side_by_side(tables.transcoder_answers, settings.evaluation.shown)
     return [table(note, changes, columns), *([_beside(beside)] if len(beside) else [])]
+
+
+def _texts(settings: Transcoders) -> str:
+    return listed(sorted({model.text for model in settings.models.values()}))
 
 
 def _beside(frame: pd.DataFrame) -> Details:
