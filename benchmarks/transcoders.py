@@ -15,12 +15,12 @@ from measure import Measured, machine, measure, timed
 
 CONTEXT, VOCABULARY, LAYERS = 256, 4000, 6
 SIZES = {  # width: (expansion, k, batch tokens, steps)
-    96: (8, 16, 2048, 150),
-    512: (16, 32, 2048, 30),
+    96: (8, 16, 2048, 200),
+    512: (16, 32, 2048, 32),
 }
 SWEEP = {f"x{expansion}k{k}": (expansion, k) for expansion in (4, 8, 16) for k in (8, 16, 32)}
 SWEEP_LAYERS = (0, 2, 5)
-HELD_OUT_TOKENS, CALIBRATION = 8192, 4096
+HELD_OUT_TOKENS, CALIBRATION = 8192, 2048
 
 
 def make_model(folder: str, width: int):
@@ -86,7 +86,7 @@ def ours(
     )
     stream = open_stream(info, token_table, layers)
     documents = token_table.documents_of("train")[: -HELD_OUT_TOKENS // CONTEXT]
-    chosen = {n: TranscoderPoint(expansion=e, k=k, learning_rate=7e-3) for n, (e, k) in points.items()}
+    chosen = {n: TranscoderPoint(expansion=e, k=k, learning_rate=5e-3) for n, (e, k) in points.items()}
 
     def train(count: int) -> int:
         schedule = Schedule(

@@ -122,12 +122,11 @@ class ActivationStream:
     @torch.no_grad()
     def read(self, rows: PackedRows) -> Block:
         """The activations of all models on these rows."""
-        inputs = model_inputs(rows, self.device)
-        real = torch.from_numpy(rows.document >= 0).to(self.device)
-        count = int(real.sum())
         dtype = self.models[0].dtype
+        inputs = _with_additive_mask(model_inputs(rows, self.device), dtype)
+        real = torch.from_numpy(np.flatnonzero(rows.document >= 0)).to(self.device)  # places in the flattened rows
         outputs = {
-            layer: torch.empty(count, self.n_sides, self.width, dtype=dtype, device=self.device)
+            layer: torch.empty(len(real), self.n_sides, self.width, dtype=dtype, device=self.device)
             for layer in self.layers
         }
         for side, model in enumerate(self.models):
@@ -164,21 +163,28 @@ def _run(model: Any, inputs: dict, hooks: dict[Any, Any], blocks: int) -> None:
             handle.remove()
 
 
-def _block_writer(target: Tensor, real: Tensor) -> Any:
+def _with_additive_mask(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The same inputs with the mask as attention adds it, so that no layer has to make it anew."""
+    allowed = inputs["attention_mask"]
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+    return {**inputs, "attention_mask": mask}
+
+
+def _block_writer(target: Tensor, real: Int[Tensor, " token"]) -> Any:
     """A forward hook that copies the real tokens of a block's output into `target` [token, unit]."""
 
     def write(_module: Any, _arguments: Any, output: Any) -> None:
-        target.copy_(block_output(output)[real])
+        target.copy_(block_output(output).flatten(0, 1).index_select(0, real))
 
     return write
 
 
-def _mlp_writer(target: Tensor, real: Tensor) -> Any:
+def _mlp_writer(target: Tensor, real: Int[Tensor, " token"]) -> Any:
     """A forward hook that copies the real tokens of an MLP's input and output into `target` [token, 2, unit]."""
 
     def write(_module: Any, arguments: tuple, output: Tensor) -> None:
-        target[:, 0] = arguments[0][real]
-        target[:, 1] = output[real]
+        target[:, 0] = arguments[0].flatten(0, 1).index_select(0, real)
+        target[:, 1] = output.flatten(0, 1).index_select(0, real)
 
     return write
 
