@@ -1,6 +1,6 @@
 """How fast are transcoders of all layers trained beside sparsify's own Trainer, and how good are they?
 
-python benchmarks/transcoders.py [--threads 2] [--width 96]
+python benchmarks/transcoders.py [--threads 2] [--width 96] [--batch 2048]
 
 Both train on the MLPs of the same random Qwen2 model and on the same documents, with the same layers, k, expansion,
 batch and number of tokens; sparsify with its default optimiser and learning rate. Both are then judged from disk on
@@ -14,12 +14,10 @@ import argparse
 from measure import Measured, machine, measure, timed
 
 CONTEXT, VOCABULARY, LAYERS = 256, 4000, 6
-SIZES = {  # width: (expansion, k, batch tokens, steps)
-    96: (8, 16, 2048, 200),
-    512: (16, 32, 2048, 32),
-}
+DEFAULT_BATCH = 32 * CONTEXT  # sparsify's default: 32 sequences
+SIZES = {96: (8, 16, 409_600), 512: (16, 32, 65_536)}  # width: (expansion, k, tokens)
 SWEEP = {f"x{expansion}k{k}": (expansion, k) for expansion in (4, 8, 16) for k in (8, 16, 32)}
-SWEEP_LAYERS = (0, 2, 5)
+SWEEP_LAYERS, SWEEP_TOKENS = (0, 2, 5), 81_920
 HELD_OUT_TOKENS, CALIBRATION = 8192, 2048
 
 
@@ -218,17 +216,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--width", type=int, choices=sorted(SIZES), action="append")
     parser.add_argument("--no-sweep", action="store_true")
+    parser.add_argument("--batch", type=int, default=DEFAULT_BATCH, help="tokens; sparsify's default: 32 sequences")
     wanted = parser.parse_args()
+    batch = wanted.batch
     for width in wanted.width or sorted(SIZES):
-        expansion, k, batch, steps = SIZES[width]
+        expansion, k, tokens = SIZES[width]
+        steps = tokens // batch
         with tempfile.TemporaryDirectory() as folder:
             point = {f"x{expansion}k{k}": (expansion, k)}
             rows = rows_of(folder, width, point, tuple(range(LAYERS)), batch, steps, wanted.threads)
-        show(f"{LAYERS} layers, width {width} x {expansion}, k {k}, {steps * batch:,} tokens", rows)
+        show(f"{LAYERS} layers, width {width} x {expansion}, k {k}, batch {batch:,}, {steps * batch:,} tokens", rows)
     if not wanted.no_sweep:
         with tempfile.TemporaryDirectory() as folder:
-            rows = rows_of(folder, 96, SWEEP, SWEEP_LAYERS, 2048, 40, wanted.threads)
-        show("Nine sweep points on three layers, width 96 (FVU and dead of the largest point)", rows)
+            rows = rows_of(folder, 96, SWEEP, SWEEP_LAYERS, batch, SWEEP_TOKENS // batch, wanted.threads)
+        show(f"Nine sweep points on three layers, width 96, batch {batch:,} (FVU and dead of the largest point)", rows)
 
 
 if __name__ == "__main__":
