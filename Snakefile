@@ -17,6 +17,7 @@ include: "workflow/rules/text.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/diffing.smk"
 include: "workflow/rules/transcoders.smk"
+include: "workflow/rules/latents.smk"
 include: "workflow/rules/report.smk"
 
 

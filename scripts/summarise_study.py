@@ -4,6 +4,7 @@ from reasondiff.job import job
 from reasondiff.latents.counts import count_latents
 from reasondiff.report.gates import judge_gates
 from reasondiff.report.inputs import StudyParts, gather
+from reasondiff.report.label_tables import label_comparison, label_summary
 from reasondiff.report.tables import accuracy_changes, fidelity, quality
 from reasondiff.report.transcoder_tables import answer_changes, faithfulness
 from reasondiff.store import write_table
@@ -15,6 +16,7 @@ with job(snakemake) as log:
     dictionaries = quality(tables.evaluations, tables.baselines)
     transcoders = faithfulness(tables.transcoders)
     draws = {"resamples": snakemake.params.resamples, "seed": 0, "min_problems": study.gates.min_problems}
+    label_draws = {"resamples": study.labels.scores.bootstrap, "seed": study.labels.scores.seed}
     summaries = {
         "counts": count_latents(tables.latents, study.pairs),
         "fidelity": fidelity(tables.evaluations, tables.baselines, study.pairs),
@@ -31,6 +33,8 @@ with job(snakemake) as log:
         ),
         "accuracy_changes": accuracy_changes(tables.responses, study.pairs, **draws),
         "answer_changes": answer_changes(tables.transcoder_answers, **draws),
+        "label_summary": label_summary(tables.label_scores, tables.transcoder_label_scores, **label_draws),
+        "label_comparison": label_comparison(tables.label_scores, tables.latents, tables.firing, **label_draws),
     }
     log.info("gates: %s", summaries["gates"]["verdict"].value_counts().to_dict())
 

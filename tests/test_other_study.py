@@ -99,6 +99,7 @@ def other_config() -> dict:
             "training": config["transcoders"]["training"] | {"tokens": 10000},
         },
         "split": config["split"] | {"held_out_family": None},
+        "concepts": None,
         "report": config["report"] | {"banner": None},
     }
     return config

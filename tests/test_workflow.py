@@ -171,7 +171,7 @@ def test_another_choice_trains_all_layers_anew(smoke):
     assert (choice["point"], choice["how"]) == ("x2k4", "config")
     planned = rules_to_run(snakemake("--dry-run", *study, folder=smoke))
     assert planned["train_transcoders_base"] == 2 and planned["train_transcoders_distill"] == 1
-    assert planned["evaluate_transcoders"] == 3 and "train_transcoders_sweep" not in planned
+    assert planned["evaluate_transcoders"] == 3 and "train_transcoder_sweep" not in planned
     assert not [rule for rule in planned if rule.startswith(("train_bank", "train_model", "evaluate_crosscoders"))]
 
 

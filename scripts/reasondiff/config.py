@@ -502,6 +502,105 @@ class Latents(Settings):
     ridge: Positive
 
 
+class Examples(Settings):
+    """What each live latent responds to, read from `tokens` tokens of each of the parts `choose` (examples shown to
+    a labeller and on the page) and `score` (examples that labels are scored on).
+
+    `strongest` examples per latent and part, at most one of a document; `sampled` firings are drawn uniformly, cut
+    into `quantiles` by activation, and `per_quantile` of each are kept. A window has `before` tokens before the
+    firing and `after` after it, within its document. `negatives` of each kind, drawn among `pool_windows` windows.
+    `logits`: tokens that a decoder direction raises or lowers most, of each.
+    """
+
+    tokens: Count
+    strongest: Count
+    sampled: Count
+    quantiles: Annotated[int, Field(ge=2)]
+    per_quantile: Count
+    before: Annotated[int, Field(ge=0)]
+    after: Annotated[int, Field(ge=0)]
+    negatives: Annotated[int, Field(ge=0)]
+    pool_windows: Count
+    logits: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _sample_fills_the_quantiles(self):
+        if self.sampled < self.quantiles * self.per_quantile:
+            raise ValueError(
+                f"sampled ({self.sampled}) must be at least quantiles x per_quantile "
+                f"({self.quantiles * self.per_quantile})"
+            )
+        return self
+
+
+class Prices(Settings):
+    """Dollars per million tokens. `batch_factor`: share of these prices that a batch request costs."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    batch_factor: Share
+
+
+class Anthropic(Settings):
+    """How Claude is asked. `budget_dollars` is a hard limit on what one study may spend on labels and their scores:
+    nothing is sent that could exceed it. `base_url` null: the public service. The key comes from the environment."""
+
+    model: Annotated[str, Field(min_length=1)]
+    interface: Literal["messages", "batches"]
+    concurrency: Count
+    max_tokens: Count
+    retries: Annotated[int, Field(ge=0)]
+    timeout_seconds: Positive
+    poll_seconds: Positive
+    prices: Prices
+    budget_dollars: Annotated[float, Field(ge=0)]
+    base_url: str | None
+
+
+class LabelScores(Settings):
+    """Labels are scored on at most `positives` firing windows of the part `score` and `negatives` silent ones of each
+    kind; Claude judges `texts_per_request` at a time. Intervals from `bootstrap` resamples."""
+
+    positives: Count
+    negatives: Count
+    texts_per_request: Count
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Labels(Settings):
+    """Words for what latents respond to. `provider` is always chosen here: a key in the environment alone spends
+    nothing. Labelled are the latents with a page (`pages` of each tag and dictionary, or of each transcoder), those in
+    attribution graphs, and `sample` further ones of each dictionary, stratified by tag and firing rate.
+
+    A labeller sees `strongest` and `per_quantile` examples of a latent. `store`: the database of every request ever
+    paid, kept outside the results.
+    """
+
+    provider: Literal["offline", "anthropic"]
+    store: Annotated[str, Field(min_length=1)]
+    pages: Count
+    sample: Annotated[int, Field(ge=0)]
+    strongest: Count
+    per_quantile: Annotated[int, Field(ge=0)]
+    seed: Seed
+    scores: LabelScores
+    anthropic: Anthropic
+
+
+class Concepts(Settings):
+    """Concepts known token by token in generated text, and how well single latents tell them. Latent and threshold are
+    picked on `tokens` tokens of the part `choose` and reported on as many of `score`. A dictionary of the same size on
+    random-weight models, trained on `untrained_tokens`, is one of the baselines; `ridge` is the logistic probe's."""
+
+    tokens: Count
+    untrained_tokens: Count
+    ridge: Positive
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
 class TokenizerCheck(Settings):
     documents: Count
     generations: Annotated[int, Field(ge=0)]
@@ -575,6 +674,9 @@ class Study(Settings):
     transcoders: Transcoders | None
     evaluation: Evaluation
     latents: Latents
+    examples: Examples
+    labels: Labels
+    concepts: Concepts | None
     gates: Gates
     tracking: Tracking
     report: ReportSettings
@@ -590,6 +692,8 @@ class Study(Settings):
             _transcoders_name_known_things,
             _transcoders_start_from_transcoders,
             _transcoders_have_a_point,
+            _labels_find_their_examples,
+            _concepts_are_of_generated_text,
             _results_do_not_mix,
         ):
             check(self)
@@ -746,6 +850,31 @@ def _transcoders_have_a_point(study: Study) -> None:
                     f"transcoders.points.{point_name}.k ({point.k}) exceeds the {point.expansion * width} latents "
                     f"that an expansion of {point.expansion} gives model {name!r} (width {width})"
                 )
+
+
+def _labels_find_their_examples(study: Study) -> None:
+    labels, examples = study.labels, study.examples
+    for key in ("strongest", "per_quantile"):
+        if getattr(labels, key) > getattr(examples, key):
+            raise ValueError(
+                f"labels.{key} ({getattr(labels, key)}) exceeds examples.{key} ({getattr(examples, key)}): a labeller "
+                "can only be shown what is collected"
+            )
+    if labels.scores.negatives > examples.negatives:
+        raise ValueError(
+            f"labels.scores.negatives ({labels.scores.negatives}) exceeds examples.negatives ({examples.negatives})"
+        )
+
+
+def _concepts_are_of_generated_text(study: Study) -> None:
+    if study.concepts is None:
+        return
+    for name, text in study.text.items():
+        if not any(source.kind == "generated" for source in text.sources.values()):
+            raise ValueError(
+                f"concepts: text {name!r} has no generated source, and only in generated text is it known token by "
+                "token what is what; set `concepts: null`"
+            )
 
 
 def _results_do_not_mix(study: Study) -> None:

@@ -69,7 +69,17 @@ def _open_log(paths: Any) -> logging.Logger:
     screen.setLevel(logging.WARNING)
     layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, handlers=[*handlers, screen], format=layout, force=True)
-    for noisy in ("matplotlib", "urllib3", "httpx", "filelock", "fsspec", "datasets"):
+    for noisy in (
+        "matplotlib",
+        "urllib3",
+        "httpx",
+        "httpx2",
+        "httpcore2",
+        "anthropic",
+        "filelock",
+        "fsspec",
+        "datasets",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return logging.getLogger("reasondiff")
 

@@ -18,11 +18,13 @@ from reasondiff.latents.counts import count_latents  # noqa: E402
 from reasondiff.report import sites  # noqa: E402
 from reasondiff.report.gates import judge_gates  # noqa: E402
 from reasondiff.report.inputs import FOLDERS, StudyParts, StudyTables  # noqa: E402
+from reasondiff.report.label_tables import label_comparison, label_summary  # noqa: E402
 from reasondiff.report.tables import accuracy_changes, fidelity, quality  # noqa: E402
 from reasondiff.report.transcoder_tables import answer_changes, faithfulness  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = ("responses", "checks", "accuracy", "divergence", "histograms", "statistics")
+LABELLED = ("label_scores", "firing", "concepts", "transcoder_label_scores", "transcoder_concepts")
 KEY = "crosscoders/{}/traces/layer3/btk24/seed0/x.tsv"
 SET = "transcoders/{}/traces/x4k8/seed{}/x.tsv"
 
@@ -50,6 +52,9 @@ def make_tables(study):
         for kind in ("transcoders", "transcoder_answers"):
             found = {SET.format(*of_set): table for of_set, table in given.get(kind, {}).items()}
             kinds[kind] = sites.joined(found, sites.TRANSCODER_SET)
+        for kind in LABELLED:  # {folder: table}
+            found = {f"{folder}/x.tsv": table for folder, table in given.get(kind, {}).items()}
+            kinds[kind] = sites.joined(found, FOLDERS[kind])
         if "sweep" in given:
             kinds["transcoder_sweep"] = given["sweep"].assign(model="distill", text="traces")
         alignment = given.get("alignment", [])
@@ -64,8 +69,13 @@ def make_tables(study):
             "accuracy_changes": accuracy_changes(kinds["responses"], study.pairs, 6, 200, 0),
             "answer_changes": answer_changes(kinds["transcoder_answers"], 200, 0, 6),
         }
+        scores, others = kinds["label_scores"], kinds["transcoder_label_scores"]
+        summaries["label_summary"] = label_summary(scores, others, 200, 0)
+        summaries["label_comparison"] = label_comparison(scores, kinds["latents"], kinds["firing"], 200, 0)
         said = {"transcoder_choice": given.get("choice"), "steps": given.get("steps", {})}
-        return StudyTables(**kinds, **said, alignment=alignment, models={}, cards={}, summaries=summaries)
+        labels = [{**found, **sites.dictionary_of(f"{at}/x")} for at, found in given.get("labels", {}).items()]
+        said |= {"alignment": alignment, "labels": labels, "models": {}, "cards": {}}
+        return StudyTables(**kinds, **said, summaries=summaries)
 
     return make
 

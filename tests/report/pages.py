@@ -17,16 +17,16 @@ FACTS = [{"rule": "train", "seconds": 3.0, "peak_memory_gib": 0.5, "python": "3.
 
 def page_of(study, tables, facts=FACTS) -> str:
     svgs = {}
-    for name, (kind, site) in figures_of(study.pairs, [SITE], [SITE], study.transcoders).items():
+    for name, (kind, site) in figures_of(study.pairs, [SITE], [SITE], study.transcoders, has_concepts=True).items():
         with styled(name):
             svgs[name] = to_bytes(draw(kind, site, study, tables), "svg").decode()
-    return write_page(study, tables, svgs, facts, "0123abcd", {"study": study.study})
+    return write_page(study, tables, svgs, facts, "0123abcd", {"study": study.study}).report
 
 
 class Tags(HTMLParser):
     """Collects ids, what the page would fetch, and tags left open."""
 
-    VOID = {"meta", "link", "br", "img", "path", "use", "rect"}
+    VOID = {"meta", "link", "br", "img", "path", "use", "rect", "input"}
 
     def __init__(self, text: str):
         super().__init__()

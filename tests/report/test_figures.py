@@ -19,13 +19,13 @@ def drawn(study, tables, kind: str, site: str = SITE, form: str = "svg") -> byte
 
 
 def test_every_figure_of_the_study_can_be_drawn(study, whole):
-    for kind, site in figures_of(study.pairs, SITES, SITES, study.transcoders).values():
+    for kind, site in figures_of(study.pairs, SITES, SITES, study.transcoders, True).values():
         assert drawn(study, whole, kind, site).startswith(b"<?xml")
 
 
 def test_every_figure_of_a_study_without_results_says_so(study, make_tables):
     nothing = make_tables()
-    for kind, site in figures_of(study.pairs, SITES, SITES, study.transcoders).values():
+    for kind, site in figures_of(study.pairs, SITES, SITES, study.transcoders, True).values():
         assert b"no " in drawn(study, nothing, kind, site), kind
 
 

@@ -212,7 +212,7 @@ def test_the_page_can_be_made_from_the_files_that_the_stages_write(study, transc
     )
     assert {"transcoders", "transcoder_answers", "transcoder_sweep"} <= set(FOLDERS)
     assert read.transcoders["model"].unique().tolist() == ["distill"] and read.transcoder_choice["point"] == "x4k8"
-    page = write_page(study, read, _svgs(study, read), [], "00", {})
+    page = write_page(study, read, _svgs(study, read), [], "00", {}).report
     assert "code of transcoders, evaluation.tsv" in page and "0 plus 0?" in page
 
 

@@ -262,3 +262,129 @@ def transcoder_histories(wildcards):
         for layer in TRANSCODED[model].layers
     ]
     return made + [path for sweep in transcoder_sweeps() for path in sweep_files(sweep, "training.jsonl")]
+
+
+# ---------------------------------------------------------------------------------------------------- latents
+
+# the folder of one crosscoder, or of a model's set of transcoders
+DICTIONARY_FOLDER = r"crosscoders/[^/]+/[^/]+/layer\d+/[^/]+/seed\d+|transcoders/[^/]+/[^/]+/[^/]+/seed\d+"
+
+
+def tokenizer_of_pair(wildcards):
+    pair, _ = pair_text(wildcards)
+    return f"<results>/text/tokenizers/{study.pairs[pair].tokenizer}/tokenizer.json"
+
+
+def tokenizer_of_transcoders(wildcards):
+    return f"<results>/text/tokenizers/{TRANSCODED[wildcards.model].tokenizer}/tokenizer.json"
+
+
+def tokens_of_site(site):
+    pair, text, _ = site.split("/")
+    return f"<results>/text/{text}/{study.pairs[pair].tokenizer}/tokens.npz"
+
+
+def table_of_latents(wildcards):
+    """The latent table of a crosscoder; transcoders have none."""
+    return [f"<results>/{wildcards.folder}/latents.tsv"] if wildcards.folder.startswith("crosscoders/") else []
+
+
+def labelled_crosscoders():
+    """Folders of the crosscoders whose latents get labels: each coupled point of a site with its first seed."""
+    folders = []
+    for site, bank_names in sites().items():
+        first = {}
+        for point, seed in points(bank_names, coupled=True):
+            first.setdefault(point, seed)
+        folders += [f"<results>/crosscoders/{site}/{point}/seed{seed}" for point, seed in first.items()]
+    return folders
+
+
+def labelled_files(name):
+    """An input function: file `name` of every dictionary whose latents get labels."""
+    return lambda wildcards: [f"{folder}/{name}" for folder in labelled_crosscoders()] + [
+        f"{folder}/{name}" for _, folder in chosen_sets(wildcards, first_seed=True)
+    ]
+
+
+def require_key_of_provider():
+    if study.labels.provider != "anthropic":
+        return
+    from reasondiff.labels.claude import require_key
+    from reasondiff.labels.store import LabelError
+
+    try:
+        require_key()
+    except LabelError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def most_dollars(wildcards):
+    """What labels and scores of one dictionary can cost at most, in words, from the config alone."""
+    if study.labels.provider == "offline":
+        return "costs nothing"
+    from reasondiff.labels.spending import bound
+
+    layers = (
+        1 if wildcards.folder.startswith("crosscoders/") else len(TRANSCODED[wildcards.folder.split("/")[1]].layers)
+    )
+    window = study.examples.before + study.examples.after + 1
+    dollars = bound(study.labels, most_labelled(study.labels, layers), window)
+    limit = study.labels.anthropic.budget_dollars
+    return f"at most {dollars:.2f} dollars with scores, and never more than {limit:.2f} for the study"
+
+
+def most_labelled(labels, layers):
+    """Latents of one dictionary that get a label, at most."""
+    return (3 * labels.pages if layers == 1 else layers * labels.pages) + labels.sample + layers
+
+
+def failed_before(wildcards):
+    """Labels that failed in the last run, with its time: so that the next run asks for them again."""
+    path = Path(study.results_dir) / wildcards.folder / "labels.json"
+    if not path.is_file():
+        return "none"
+    failed = sum(row["status"] == "failed" for row in read_json(path)["latents"])
+    return f"{failed} at {path.stat().st_mtime_ns}" if failed else "none"
+
+
+def concept_sites():
+    """{site: its banks} where concepts are measured: effect pairs, in studies of generated text."""
+    return {
+        site: bank_names
+        for site, bank_names in sites().items()
+        if study.concepts and study.pairs[site.split("/")[0]].role == "effect" and untrained_point(bank_names)
+    }
+
+
+def untrained_point(bank_names):
+    """The point that the dictionary on random weights is trained with: the first coupled BatchTopK one."""
+    for name, _ in points(bank_names, coupled=True):
+        for bank in map(study.banks.get, bank_names):
+            if name in bank.points and bank.points[name].method == "batch_topk":
+                return name
+    return None
+
+
+def untrained_bank(site):
+    """The bank of that point, as plain data and for this site alone."""
+    pair, _, layer = site.split("/")
+    point = untrained_point(sites()[site])
+    bank = next(bank for bank in map(study.banks.get, sites()[site]) if point in bank.points)
+    return {
+        **bank.model_dump(mode="json"),
+        "pairs": [pair],
+        "layers": [int(layer.removeprefix("layer"))],
+        "points": {point: bank.points[point].model_dump(mode="json")},
+    }
+
+
+def concept_tables():
+    return [f"<results>/crosscoders/{site}/concepts.tsv" for site in concept_sites()]
+
+
+def transcoder_concept_tables(wildcards):
+    """Of the first seed of each set."""
+    if study.concepts is None:
+        return []
+    return [f"{folder}/concepts.tsv" for _, folder in chosen_sets(wildcards, first_seed=True)]

@@ -4,14 +4,18 @@ from reasondiff.report.sites import figures_of
 from reasondiff.store import digest
 
 COUPLED = [site for site, banks in sites().items() if points(banks, coupled=True)]
-FIGURES = figures_of(study.pairs, sites(), COUPLED, study.transcoders)
+FIGURES = figures_of(study.pairs, sites(), COUPLED, study.transcoders, has_concepts=bool(concept_tables()))
 BASELINES = [f"<results>/crosscoders/{site}/baselines.tsv" for site in sites()]
 ALIGNMENT = [f"<results>/crosscoders/{pair}/{text}/alignment.json" for pair, text in pair_texts()]
 DIVERGENCE = [f"<results>/crosscoders/{pair}/{text}/divergence.tsv" for pair, text in pair_texts()]
 TOKENS = collect("<results>/text/{text}/{tokenizer}", text=study.text, tokenizer=study.tokenizers)
+# what a page is made of besides code: markup, styles, and the script of the latent browser
+MARKUP = sorted(
+    p for p in (Path(workflow.basedir) / "scripts/reasondiff/report").iterdir() if p.suffix in (".html", ".css", ".js")
+)
 # the sections of the study that its page speaks of, as plain data
 REPORT_PARTS = {"study", "split", "tokenizers", "models", "text", "pairs", "banks", "latents", "gates", "report"}
-REPORTED = study.model_dump(mode="json", include=REPORT_PARTS | {"transcoders"})
+REPORTED = study.model_dump(mode="json", include=REPORT_PARTS | {"transcoders", "labels", "concepts"})
 
 
 rule summarise_study:
@@ -25,6 +29,9 @@ rule summarise_study:
         latents=all_files("latents.tsv", coupled=True),
         transcoders=chosen_files("evaluation.tsv"),
         transcoder_answers=chosen_files("responses.parquet", first_seed=True),
+        label_scores=[f"{folder}/label_scores.tsv" for folder in labelled_crosscoders()],
+        transcoder_label_scores=chosen_files("label_scores.tsv", first_seed=True),
+        firing=[f"{folder}/firing.parquet" for folder in labelled_crosscoders()],
     output:
         counts="<results>/crosscoders/counts.tsv",
         fidelity="<results>/report/fidelity.tsv",
@@ -33,6 +40,8 @@ rule summarise_study:
         accuracy_changes="<results>/report/accuracy_changes.tsv",
         transcoders="<results>/report/transcoders.tsv",
         answer_changes="<results>/report/answer_changes.tsv",
+        label_summary="<results>/report/label_summary.tsv",
+        label_comparison="<results>/report/label_comparison.tsv",
     log:
         "<logs>/summarise_study.log",
     conda:
@@ -45,7 +54,13 @@ rule summarise_study:
     params:
         study=REPORTED,
         resamples=study.evaluation.bootstrap,
-        code=code_hash("reasondiff.report.tables", "reasondiff.report.gates", "reasondiff.report.inputs"),
+        code=code_hash(
+            "reasondiff.report.tables",
+            "reasondiff.report.gates",
+            "reasondiff.report.inputs",
+            "reasondiff.report.transcoder_tables",
+            "reasondiff.report.label_tables",
+        ),
     script:
         "../../scripts/summarise_study.py"
 
@@ -60,8 +75,10 @@ rule draw_figures:
         latents=all_files("latents.tsv", coupled=True),
         transcoder_sweep=SWEEP,
         transcoder_choice=choice_of_transcoders,
+        concepts=concept_tables(),
         summaries=collect(
-            "<results>/{table}.tsv", table=["crosscoders/counts", "report/fidelity", "report/transcoders"]
+            "<results>/{table}.tsv",
+            table=["crosscoders/counts", "report/fidelity", "report/transcoders", "report/label_summary"],
         ),
     output:
         svg=[
@@ -111,10 +128,20 @@ rule write_report:
         transcoder_histories=transcoder_histories,
         transcoder_sweep=SWEEP,
         transcoder_choice=choice_of_transcoders,
+        label_files=labelled_files("labels.json"),
+        label_scores=rules.summarise_study.input.label_scores,
+        transcoder_label_scores=chosen_files("label_scores.tsv", first_seed=True),
+        concepts=concept_tables(),
+        transcoder_concepts=transcoder_concept_tables,
+        pages_labels=labelled_files("labels.json"),
+        pages_examples=labelled_files("examples.parquet"),
+        pages_firing=labelled_files("firing.parquet"),
+        pages_logits=labelled_files("logits.parquet"),
         summaries=rules.summarise_study.output,
         svgs=rules.draw_figures.output.svg,
     output:
         report("<results>/report.html", caption="../report/page.rst", category="The page", labels={"page": "the study"}),
+        pages=directory("<results>/report/latents"),
     log:
         "<logs>/write_report.log",
     conda:
@@ -126,7 +153,8 @@ rule write_report:
         gpu=0,
     params:
         study=REPORTED,
+        markup=digest("".join(path.read_text(encoding="utf-8") for path in MARKUP)),
         config_digest=digest(json.dumps(study.model_dump(mode="json"), sort_keys=True)),
-        code=code_hash("reasondiff.report.page", "reasondiff.report.inputs"),
+        code=code_hash("reasondiff.report.page", "reasondiff.report.inputs", "reasondiff.report.latent_pages"),
     script:
         "../../scripts/write_report.py"

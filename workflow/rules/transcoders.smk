@@ -64,7 +64,7 @@ for _sweep in transcoder_sweeps():
     rule:
         """What do all sweep points learn on the pilot layers, from one pass over the text?"""
         name:
-            "train_transcoders_sweep"
+            "train_transcoder_sweep"
         input:
             model=f"<results>/models/{_sweep.model}/model.json",
             tokens=f"<results>/text/{TRANSCODED[_sweep.model].text}/{TRANSCODED[_sweep.model].tokenizer}/tokens.npz",

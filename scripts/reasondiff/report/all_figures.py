@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reasondiff.latents.counts import DICTIONARY
-from reasondiff.report import figures, latent_figures, transcoder_figures
+from reasondiff.report import figures, label_figures, latent_figures, transcoder_figures
 from reasondiff.report.captions import of_site
+from reasondiff.report.concept_tables import all_concepts
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.sites import control_site
 from reasondiff.report.transcoder_tables import told
@@ -34,6 +35,8 @@ def draw(kind: str, site: str, study: StudyParts, tables: StudyTables) -> Figure
         "transcoder_sweep": lambda: transcoder_figures.sweep(tables.transcoder_sweep, tables.transcoder_choice, limits),
         "transcoder_layers": lambda: transcoder_figures.layers(told(tables.summaries["transcoders"]), limits),
         "transcoders_at_once": lambda: transcoder_figures.together(told(tables.summaries["transcoders"]), limits),
+        "label_scores": lambda: label_figures.label_scores(tables.summaries["label_summary"]),
+        "concepts": lambda: label_figures.concepts(all_concepts(tables.concepts, tables.transcoder_concepts.iloc[:0])),
     }
     return drawings[kind]()
 

@@ -86,6 +86,22 @@ class Details:
 
 
 @dataclass(frozen=True)
+class Links:
+    """(words, where they lead) below each other."""
+
+    links: Sequence[tuple[str, str]]
+    kind: str = "links"
+
+
+@dataclass(frozen=True)
+class Browser:
+    """The latent browser; `data` is JSON that may stand in a script element (`latent_pages.as_script`). One a page."""
+
+    data: str
+    kind: str = "browser"
+
+
+@dataclass(frozen=True)
 class Section:
     id: str
     title: str

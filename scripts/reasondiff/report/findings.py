@@ -9,15 +9,17 @@ import pandas as pd
 
 from reasondiff.config import Pair
 from reasondiff.report.blocks import Finding
+from reasondiff.report.concept_sections import concept_findings
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.judging import FAIL, NOT_TESTABLE, PASS
+from reasondiff.report.label_sections import label_findings
 from reasondiff.report.latent_findings import exclusive_latents
 from reasondiff.report.transcoder_findings import transcoder_findings
 from reasondiff.report.wording import NULL, ONE_CHAIN, decimals, direction, interval, listed, number, percent, points
 
 
 def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
-    """What was found, in the order of the page: latents, distance, accuracy, transcoders, instruments."""
+    """What was found: latents, distance, accuracy, transcoders, labels, known concepts, instruments."""
     effects = {name: pair for name, pair in study.pairs.items() if pair.role == "effect"}
     found: list[Finding] = []
     for name, pair in effects.items():
@@ -27,6 +29,8 @@ def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
     for name, pair in effects.items():
         found += accuracy(name, pair, study, tables)
     found += transcoder_findings(study, tables)
+    found += label_findings(study, tables)
+    found += concept_findings(study, tables)
     return [*found, *instruments(tables.summaries["gates"], study)]
 
 

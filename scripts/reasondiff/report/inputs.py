@@ -11,7 +11,9 @@ import pandas as pd
 
 from reasondiff.config import (
     Bank,
+    Concepts,
     Gates,
+    Labels,
     Latents,
     Model,
     Name,
@@ -39,6 +41,8 @@ class StudyParts(Settings):
     banks: dict[str, Bank]
     transcoders: Transcoders | None
     latents: Latents
+    labels: Labels
+    concepts: Concepts | None
     gates: Gates
     report: ReportSettings
 
@@ -71,6 +75,16 @@ class StudyTables:
     transcoder_sweep: pd.DataFrame
     transcoder_choice: dict[str, Any] | None
     """Which sweep point was trained, and why; None where none had to be chosen."""
+    label_scores: pd.DataFrame
+    """Of crosscoders."""
+    transcoder_label_scores: pd.DataFrame
+    firing: pd.DataFrame
+    """How often the latents of crosscoders fire; asked for where label scores are matched."""
+    concepts: pd.DataFrame
+    """Of crosscoder sites."""
+    transcoder_concepts: pd.DataFrame
+    labels: list[dict[str, Any]]
+    """Labels of each dictionary, with the keys kind, of (pair or model), text, layer, point and seed."""
     alignment: list[dict[str, Any]]
     """Reports with the keys pair and text."""
     models: dict[str, dict[str, Any]]
@@ -81,7 +95,7 @@ class StudyTables:
     """The card of every table and report, by path."""
     summaries: dict[str, pd.DataFrame]
     """Tables of the report room itself by name: counts, quality, fidelity, transcoders, gates,
-    accuracy_changes, answer_changes."""
+    accuracy_changes, answer_changes, label_summary, label_comparison."""
 
 
 FOLDERS = {
@@ -98,12 +112,17 @@ FOLDERS = {
     "transcoders": sites.TRANSCODER_SET,
     "transcoder_answers": sites.TRANSCODER_SET,
     "transcoder_sweep": sites.TRANSCODED,
+    "label_scores": sites.DICTIONARY,
+    "transcoder_label_scores": sites.TRANSCODER_SET,
+    "firing": sites.DICTIONARY,
+    "concepts": sites.SITE,
+    "transcoder_concepts": sites.TRANSCODER_SET,
 }
 
 
 def gather(paths: Mapping[str, str | Sequence[str]]) -> StudyTables:
-    """Reads files by kind: the keys of `FOLDERS`, `alignment`, `transcoder_choice`, `models`, `histories`
-    and `summaries`; others are left.
+    """Reads files by kind: the keys of `FOLDERS`, `alignment`, `label_files`, `transcoder_choice`, `models`,
+    `histories` and `summaries`; others are left.
 
     Raises:
         ArtefactError: a file is missing or broken.
@@ -114,10 +133,12 @@ def gather(paths: Mapping[str, str | Sequence[str]]) -> StudyTables:
     models = {path: read_json(path) for path in lists.get("models", [])}
     cards = {path: table.attrs["card"] for tables in read.values() for path, table in tables.items()}
     choices = {path: read_json(path) for path in lists.get("transcoder_choice", [])}
-    cards |= {path: report.get("card", {}) for path, report in (reports | models | choices).items()}
+    labels = {path: read_json(path) for path in lists.get("label_files", [])}
+    cards |= {path: report.get("card", {}) for path, report in (reports | models | choices | labels).items()}
     return StudyTables(
         **{kind: sites.joined(read[kind], folder) for kind, folder in FOLDERS.items()},
         transcoder_choice=next(iter(choices.values()), None),
+        labels=[{**found, **sites.dictionary_of(path)} for path, found in labels.items()],
         alignment=[{**report, **sites.labels(path, sites.PAIR_TEXT)} for path, report in reports.items()],
         models={info["name"]: info for info in models.values()},
         steps={Path(path).parent.name: optimiser_steps(read_json_lines(path)) for path in lists.get("histories", [])},

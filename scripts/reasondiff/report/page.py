@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from reasondiff.report import gate_sections, latent_sections, model_sections, study_sections, transcoder_sections
+from reasondiff.report import (
+    browser_sections,
+    concept_sections,
+    gate_sections,
+    label_sections,
+    latent_sections,
+    model_sections,
+    study_sections,
+    transcoder_sections,
+)
 from reasondiff.report.blocks import Figure, Section
 from reasondiff.report.captions import captions
 from reasondiff.report.inputs import StudyParts, StudyTables
+from reasondiff.report.label_captions import label_captions
+from reasondiff.report.latent_pages import LIMIT_BYTES, Browsed
 from reasondiff.report.transcoder_captions import transcoder_captions
 
 TEMPLATE_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The report, and the pages of the folder beside it by file name (an index at least)."""
+
+    report: str
+    beside: Mapping[str, str]
 
 
 def write_page(
@@ -27,13 +48,46 @@ def write_page(
     facts: list[Mapping[str, Any]],
     config_digest: str,
     card: Mapping[str, Any],
-) -> str:
-    """The page as one HTML text: styles, figures and script inside, nothing fetched.
+    dictionaries: Sequence[Browsed] = (),
+    limit_bytes: int = LIMIT_BYTES,
+) -> Pages:
+    """Pages as HTML texts: styles, figures, data and script inside, nothing fetched.
 
-    `svgs` maps figure names to SVG texts; `facts` are the run facts of the jobs; `card` goes into the page as JSON.
+    `svgs` maps figure names to SVG texts; `facts` are the run facts of the jobs; `card` goes into each page as JSON.
+    The latents of `dictionaries` are browsed in the report as long as that keeps it within `limit_bytes`; else each
+    dictionary has a page in the folder beside it.
     """
+
+    content = sections(study, tables, svgs, facts, config_digest)
+
+    def page(latent_pages: Section) -> str:
+        whole = [
+            one for section in content for one in ([latent_pages, section] if section.id == "costs" else [section])
+        ]
+        return render(study.report.title, study.report.banner, whole, card)
+
+    def small_page(section: Section) -> str:
+        return render(f"{study.report.title}: latents", study.report.banner, [section], card)
+
+    report = page(browser_sections.inside(study, dictionaries))
+    is_inside = len(report.encode()) <= limit_bytes or not dictionaries
+    beside = {"index.html": small_page(browser_sections.index(dictionaries, is_inside))}
+    if not is_inside:
+        report = page(browser_sections.linked(study, dictionaries))
+        beside |= {f"{one.name}.html": small_page(browser_sections.apart(study, one)) for one in dictionaries}
+    return Pages(report, beside)
+
+
+def sections(
+    study: StudyParts,
+    tables: StudyTables,
+    svgs: Mapping[str, str],
+    facts: list[Mapping[str, Any]],
+    config_digest: str,
+) -> list[Section]:
+    """The sections of the report in order; the latent pages go before the costs."""
     drawn = figures_with_captions(study, tables, svgs)
-    content: Sequence[Section] = [
+    return [
         study_sections.compared(study, tables),
         study_sections.found(study, tables),
         gate_sections.gates(study, tables),
@@ -44,16 +98,18 @@ def write_page(
         latent_sections.dictionaries(study, tables, drawn),
         latent_sections.latents(study, tables, drawn),
         *transcoder_sections.transcoders(study, tables, drawn),
+        label_sections.labels(study, tables, drawn),
+        *concept_sections.concepts(study, tables, drawn),
         study_sections.spent(facts),
         study_sections.provenance(study, tables, facts, config_digest),
     ]
-    return render(study.report.title, study.report.banner, content, card)
 
 
 def figures_with_captions(study: StudyParts, tables: StudyTables, svgs: Mapping[str, str]) -> dict[str, Figure]:
     """{name: figure} of the figures that were drawn."""
     places = {*latent_sections.sites_of(tables.latents), *latent_sections.sites_of(tables.summaries["fidelity"])}
     said = {**captions(study, tables, sorted(places)), **transcoder_captions(study, tables)}
+    said |= label_captions(study, tables)
     return {name: Figure(name, embedded(svg), said.get(name, "")) for name, svg in svgs.items()}
 
 
@@ -69,14 +125,20 @@ def embedded(svg: str) -> str:
 
 def render(title: str, banner: str | None, content: Sequence[Section], card: Mapping[str, Any]) -> str:
     """Sections through the template; all text is escaped, figures are not."""
-    environment = Environment(
+    card_text = json.dumps(dict(card), sort_keys=True).replace("</", "<\\/")
+    template = environment().get_template("template.html")
+    return template.render(title=title, banner=banner, sections=content, card=Markup(card_text))
+
+
+@functools.cache
+def environment() -> Environment:
+    """Where templates are found, and what they may do."""
+    found = Environment(
         loader=FileSystemLoader(TEMPLATE_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup  # drawn by ourselves
-    card_text = json.dumps(dict(card), sort_keys=True).replace("</", "<\\/")
-    template = environment.get_template("template.html")
-    return template.render(title=title, banner=banner, sections=content, card=Markup(card_text))
+    found.filters["svg"] = Markup  # drawn by ourselves
+    return found

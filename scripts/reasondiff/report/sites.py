@@ -43,6 +43,22 @@ def labels(path: str | Path, folder: str) -> dict[str, Any]:
     return {name: int(value) if name in ("layer", "seed") else value for name, value in found.groupdict().items()}
 
 
+def dictionary_of(path: str | Path) -> dict[str, Any]:
+    """What a file's path says of its dictionary: `kind` (crosscoder or transcoder), `of` (the pair or the model),
+    `text`, `layer` (None for a set of transcoders), `point` and `seed`.
+
+    Raises:
+        ValueError: the file lies in no dictionary's folder.
+    """
+    try:
+        said = labels(path, DICTIONARY)
+    except ValueError:
+        said = labels(path, TRANSCODER_SET)
+    kind = "crosscoder" if "pair" in said else "transcoder"
+    of = said.get("pair", said.get("model"))
+    return {"kind": kind, "of": of, **{name: said.get(name) for name in ("text", "layer", "point", "seed")}}
+
+
 def joined(tables: Mapping[str, pd.DataFrame], folder: str) -> pd.DataFrame:
     """Tables by path, one below the other, after the columns that their paths say. Empty, with those, for none."""
     parts = []
@@ -72,14 +88,21 @@ def control_site(pairs: Mapping[str, Pair], site: str) -> str | None:
 
 
 def figures_of(
-    pairs: Mapping[str, Pair], sites: Iterable[str], coupled: Iterable[str], transcoders: Transcoders | None
+    pairs: Mapping[str, Pair],
+    sites: Iterable[str],
+    coupled: Iterable[str],
+    transcoders: Transcoders | None,
+    has_concepts: bool = False,
 ) -> dict[str, tuple[str, str]]:
     """{name: (kind, site)} of a study's figures, known from its configuration alone; no site for those of the whole
-    study. `coupled` are the sites with crosscoders."""
+    study. `coupled` are the sites with crosscoders; `has_concepts`: the study measures known concepts in them."""
+    coupled = list(coupled)
     found = {kind: (kind, "") for kind in STUDY_FIGURES}
     if transcoders is not None:
         sweep = ("transcoder_sweep",) if transcoders.sweep else ()
         found |= {kind: (kind, "") for kind in (*sweep, *TRANSCODER_FIGURES)}
+    found |= {"label_scores": ("label_scores", "")} if coupled or transcoders is not None else {}
+    found |= {"concepts": ("concepts", "")} if coupled and has_concepts else {}
     found |= {figure_name("fidelity", site): ("fidelity", site) for site in sites}
     for site in shown_sites(pairs, coupled):
         found |= {figure_name(kind, site): (kind, site) for kind in SITE_FIGURES}

@@ -1,0 +1,1 @@
+"""Words for what latents respond to, and whether to believe them. Nothing here imports torch."""

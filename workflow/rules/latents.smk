@@ -1,0 +1,321 @@
+# Claude is asked only where the config says so; without a key a run stops before it has trained anything (a dry run
+# goes on: it says what labels would cost).
+onstart:
+    require_key_of_provider()
+
+
+# One rule per set of banks that meet at a site (pair/text/layerN): its dictionaries share every forward pass.
+for _banks, _sites in sites_by_banks(coupled=True).items():
+
+    rule:
+        """What do the latents of a site's crosscoders respond to? Examples of every live one."""
+        name:
+            "_".join(["collect_examples", *_banks])
+        input:
+            models=models_of_pair,
+            tokens=tokens_of_pair,
+            alignment=alignment_of_pair,
+            tokenizer=tokenizer_of_pair,
+            crosscoders=site_files(_banks, "crosscoder.safetensors", coupled=True),
+        output:
+            site_files(_banks, "examples.parquet", coupled=True),
+            site_files(_banks, "firing.parquet", coupled=True),
+        log:
+            "<logs>/collect_examples/{site}.log",
+        benchmark:
+            "<logs>/benchmarks/collect_examples/{site}.tsv"
+        wildcard_constraints:
+            site="|".join(_sites),
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(3000),
+            runtime=240,
+            gpu=GPU,
+        params:
+            settings=settings("examples"),
+            layer=layer_of_site,
+            of=lambda wildcards: pair_text(wildcards)[0],
+            reading=reading,
+            code=code_hash("reasondiff.latents.examples", "reasondiff.models.pairing", "reasondiff.text.token_strings"),
+        script:
+            "../../scripts/collect_examples.py"
+
+    rule:
+        """Which tokens does a crosscoder latent raise and lower, in each model?"""
+        name:
+            "_".join(["measure_logit_effects", *_banks])
+        input:
+            models=models_of_pair,
+            tokenizer=tokenizer_of_pair,
+            crosscoders=site_files(_banks, "crosscoder.safetensors", coupled=True),
+            firing=site_files(_banks, "firing.parquet", coupled=True),
+        output:
+            site_files(_banks, "logits.parquet", coupled=True),
+        log:
+            "<logs>/measure_logit_effects/{site}.log",
+        wildcard_constraints:
+            site="|".join(_sites),
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(3000),
+            runtime=60,
+            gpu=GPU,
+        params:
+            number=study.examples.logits,
+            device=study.device,
+            code=code_hash("reasondiff.latents.logits", "reasondiff.text.token_strings"),
+        script:
+            "../../scripts/measure_logit_effects.py"
+
+
+rule collect_transcoder_examples:
+    """What do the latents of a model's transcoders respond to? Examples of every live one."""
+    input:
+        model="<results>/models/{model}/model.json",
+        tokens=tokens_of_transcoders,
+        alignment="<results>/transcoders/{model}/{text}/alignment.json",
+        tokenizer=tokenizer_of_transcoders,
+        transcoders=transcoders_of_set,
+    output:
+        examples="<results>/transcoders/{model}/{text}/{point}/seed{seed}/examples.parquet",
+        firing="<results>/transcoders/{model}/{text}/{point}/seed{seed}/firing.parquet",
+    log:
+        "<logs>/collect_transcoder_examples/{model}/{text}/{point}.seed{seed}.log",
+    benchmark:
+        "<logs>/benchmarks/collect_transcoder_examples/{model}.{text}.{point}.seed{seed}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3000),
+        runtime=240,
+        gpu=GPU,
+    params:
+        settings=settings("examples"),
+        of=lambda wildcards: wildcards.model,
+        reading=lambda wildcards: reading_of_text(wildcards.text),
+        code=code_hash("reasondiff.latents.examples", "reasondiff.models.pairing", "reasondiff.text.token_strings"),
+    script:
+        "../../scripts/collect_transcoder_examples.py"
+
+
+rule measure_transcoder_logit_effects:
+    """Which tokens does a transcoder latent raise and lower?"""
+    input:
+        model="<results>/models/{model}/model.json",
+        tokenizer=tokenizer_of_transcoders,
+        transcoders=transcoders_of_set,
+        firing="<results>/transcoders/{model}/{text}/{point}/seed{seed}/firing.parquet",
+    output:
+        "<results>/transcoders/{model}/{text}/{point}/seed{seed}/logits.parquet",
+    log:
+        "<logs>/measure_transcoder_logit_effects/{model}/{text}/{point}.seed{seed}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3000),
+        runtime=60,
+        gpu=GPU,
+    params:
+        number=study.examples.logits,
+        device=study.device,
+        code=code_hash("reasondiff.latents.logits", "reasondiff.text.token_strings"),
+    script:
+        "../../scripts/measure_transcoder_logit_effects.py"
+
+
+rule label_latents:
+    """Which words say what a latent responds to?"""
+    input:
+        examples="<results>/{folder}/examples.parquet",
+        firing="<results>/{folder}/firing.parquet",
+        latents=table_of_latents,
+    output:
+        "<results>/{folder}/labels.json",
+    log:
+        "<logs>/label_latents/{folder}.log",
+    wildcard_constraints:
+        folder=DICTIONARY_FOLDER,
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=1440,
+        gpu=0,
+    params:
+        settings=settings("labels"),
+        study=study.study,
+        most_dollars=most_dollars,
+        failed_before=failed_before,
+        code=code_hash("reasondiff.labels.labelling", "reasondiff.labels.selection", "reasondiff.labels.providers"),
+    message:
+        "Labels for {wildcards.folder} by provider {params.settings[provider]}: {params.most_dollars}"
+    script:
+        "../../scripts/label_latents.py"
+
+
+rule score_labels:
+    """Do the labels tell on which text a latent fires, and more than shuffled ones?"""
+    input:
+        labels="<results>/{folder}/labels.json",
+        examples="<results>/{folder}/examples.parquet",
+        firing="<results>/{folder}/firing.parquet",
+    output:
+        "<results>/{folder}/label_scores.tsv",
+    log:
+        "<logs>/score_labels/{folder}.log",
+    wildcard_constraints:
+        folder=DICTIONARY_FOLDER,
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=1440,
+        gpu=0,
+    params:
+        settings=settings("labels"),
+        study=study.study,
+        code=code_hash("reasondiff.labels.scores", "reasondiff.labels.labelling", "reasondiff.labels.providers"),
+    script:
+        "../../scripts/score_labels.py"
+
+
+rule export_examples:
+    """The examples of a dictionary in the shapes that other tools read (no part of the page; ask for it by name)."""
+    input:
+        examples="<results>/{folder}/examples.parquet",
+        firing="<results>/{folder}/firing.parquet",
+        logits="<results>/{folder}/logits.parquet",
+        labels="<results>/{folder}/labels.json",
+    output:
+        neuronpedia=directory("<results>/{folder}/exports/neuronpedia"),
+        legacy=directory("<results>/{folder}/exports/legacy"),
+    log:
+        "<logs>/export_examples/{folder}.log",
+    wildcard_constraints:
+        folder=DICTIONARY_FOLDER,
+    conda:
+        "../../envs/analysis.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=240,
+        gpu=0,
+    params:
+        study=study.study,
+        code=code_hash("reasondiff.latents.export"),
+    script:
+        "../../scripts/export_examples.py"
+
+
+# One rule per site: which point the dictionary on random weights copies follows from the site's banks.
+for _site, _banks in concept_sites().items():
+
+    rule:
+        """What does a dictionary learn from models with random weights? A baseline of every concept."""
+        name:
+            f"train_untrained_{_site.replace('/', '_')}"
+        input:
+            models=[f"<results>/models/{_model}/model.json" for _model in study.pairs[_site.split("/")[0]].models],
+            tokens=tokens_of_site(_site),
+            alignment=f"<results>/crosscoders/{_site.rsplit('/', 1)[0]}/alignment.json",
+        output:
+            crosscoder=f"<results>/crosscoders/{_site}/untrained/crosscoder.safetensors",
+            config=f"<results>/crosscoders/{_site}/untrained/config.json",
+        log:
+            f"<logs>/train_untrained/{_site}.log",
+        benchmark:
+            f"<logs>/benchmarks/train_untrained/{_site}.tsv"
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(3000),
+            runtime=1440,
+            gpu=GPU,
+        params:
+            bank=untrained_bank(_site),
+            point=untrained_point(_banks),
+            layer=int(_site.rsplit("layer", 1)[1]),
+            settings=settings("concepts"),
+            evaluation=settings("evaluation"),
+            reading=reading_of_text(_site.split("/")[1]),
+            code=code_hash("reasondiff.dictionaries.untrained", "reasondiff.models.pairing"),
+        script:
+            "../../scripts/train_untrained.py"
+
+    rule:
+        """Which latents tell the concepts that are known token by token, and better than single neurons?"""
+        name:
+            f"measure_concepts_{_site.replace('/', '_')}"
+        input:
+            models=[f"<results>/models/{_model}/model.json" for _model in study.pairs[_site.split("/")[0]].models],
+            tokens=tokens_of_site(_site),
+            alignment=f"<results>/crosscoders/{_site.rsplit('/', 1)[0]}/alignment.json",
+            tokenizer=f"<results>/text/tokenizers/{study.pairs[_site.split('/')[0]].tokenizer}/tokenizer.json",
+            crosscoders=[path.format(site=_site) for path in site_files(_banks, "crosscoder.safetensors", coupled=True)],
+            latents=[path.format(site=_site) for path in site_files(_banks, "latents.tsv", coupled=True)],
+            untrained=f"<results>/crosscoders/{_site}/untrained/crosscoder.safetensors",
+        output:
+            f"<results>/crosscoders/{_site}/concepts.tsv",
+        log:
+            f"<logs>/measure_concepts/{_site}.log",
+        benchmark:
+            f"<logs>/benchmarks/measure_concepts/{_site}.tsv"
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(3000),
+            runtime=240,
+            gpu=GPU,
+        params:
+            settings=settings("concepts"),
+            layer=int(_site.rsplit("layer", 1)[1]),
+            of=_site.split("/")[0],
+            reading=reading_of_text(_site.split("/")[1]),
+            code=code_hash(
+                "reasondiff.latents.concepts",
+                "reasondiff.dictionaries.untrained",
+                "reasondiff.models.pairing",
+                "reasondiff.text.token_strings",
+            ),
+        script:
+            "../../scripts/measure_concepts.py"
+
+
+rule measure_transcoder_concepts:
+    """Which transcoder latents tell the concepts that are known token by token?"""
+    input:
+        model="<results>/models/{model}/model.json",
+        tokens=tokens_of_transcoders,
+        alignment="<results>/transcoders/{model}/{text}/alignment.json",
+        tokenizer=tokenizer_of_transcoders,
+        transcoders=transcoders_of_set,
+    output:
+        "<results>/transcoders/{model}/{text}/{point}/seed{seed}/concepts.tsv",
+    log:
+        "<logs>/measure_transcoder_concepts/{model}/{text}/{point}.seed{seed}.log",
+    benchmark:
+        "<logs>/benchmarks/measure_transcoder_concepts/{model}.{text}.{point}.seed{seed}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3000),
+        runtime=240,
+        gpu=GPU,
+    params:
+        settings=study.concepts.model_dump(mode="json") if study.concepts else None,
+        of=lambda wildcards: wildcards.model,
+        reading=lambda wildcards: reading_of_text(wildcards.text),
+        code=code_hash("reasondiff.latents.concepts", "reasondiff.models.pairing", "reasondiff.text.token_strings"),
+    script:
+        "../../scripts/measure_transcoder_concepts.py"
