@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 sys.path.append(str(Path(__file__).resolve().parent))  # for `running`
+sys.path.append(str(Path(__file__).resolve().parent / "labels"))  # for `fake_anthropic`
 
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402

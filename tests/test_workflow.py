@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fake_anthropic import FakeAnthropic
 from running import ROOT, copy_workflow, said, snakemake
 
 CONFIGS = sorted(path.name for path in (ROOT / "config").glob("*.yaml") if "study:" in path.read_text())
@@ -183,6 +184,92 @@ def test_a_sweep_without_a_point_under_the_limits_stops_a_study_that_says_so(smo
     back = snakemake(*SMOKE, folder=smoke)
     assert back.returncode == 0, said(back)[-3000:]
     assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
+
+
+# ------------------------------------------------------------------------------------------- labels, for money
+
+LABELLED = "crosscoders/base-distill/traces/layer1/btk8/seed0"
+KEY = "sk-ant-made-up-0123456789"
+
+
+def paid(service: str, target: str | None, **changes) -> tuple[str, ...]:
+    """Arguments that make a file of one dictionary with the smoke study's labels by Claude at this service."""
+    claude = json.dumps({"base_url": service, "retries": 2, "poll_seconds": 0.1, **changes})
+    target = () if target is None else (f"results/smoke/{LABELLED}/{target}",)
+    return (*target, *SMOKE, "--config", f"labels={{provider: anthropic, anthropic: {claude}}}")
+
+
+@pytest.fixture
+def key(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+
+
+@pytest.fixture
+def offline_again(smoke):
+    """Whatever a test has bought, the next one finds the study with its free labels."""
+    yield
+    back = snakemake(*SMOKE, folder=smoke)
+    assert back.returncode == 0, said(back)[-3000:]
+
+
+def test_a_key_in_the_environment_spends_nothing_by_itself(smoke, key):
+    assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
+    labels = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
+    assert labels["provider"] == "offline" and labels["usage"]["dollars"] == 0
+    assert not (smoke / "labels.sqlite").exists()
+
+
+def test_claude_without_a_key_stops_the_run_before_it_starts_and_names_the_free_way(smoke, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    run = snakemake(*paid("http://127.0.0.1:9", "labels.json"), folder=smoke)
+    assert run.returncode != 0 and "labels.provider: offline" in said(run), said(run)[-3000:]
+    assert not (smoke / "labels.sqlite").exists()
+
+
+def test_a_dry_run_says_what_labels_can_cost_at_most(smoke):
+    run = snakemake("--dry-run", *paid("http://127.0.0.1:9", "labels.json"), folder=smoke)
+    assert re.search(r"by provider anthropic: at most \d+\.\d\d dollars .* never more than 5\.00", said(run)), said(run)
+
+
+def test_a_budget_of_zero_is_an_estimate(smoke, key):
+    with FakeAnthropic() as service:
+        run = snakemake(*paid(service.url, "labels.json", budget_dollars=0.0), folder=smoke)
+        assert run.returncode != 0 and not service.billed["answers"]
+    assert re.search(r"requests to send .*about \d+ input tokens.* nothing was sent", said(run), re.DOTALL), said(run)
+
+
+def test_paid_labels_are_scored_and_paid_once_and_a_failed_one_is_asked_again(smoke, key, offline_again):
+    refusing = [{"kind": "refusal", "times": 2}]  # both attempts of the first label
+    with FakeAnthropic(refusing) as service:
+        run = snakemake(*paid(service.url, "label_scores.tsv"), folder=smoke)
+        assert run.returncode == 0, said(run)[-4000:]
+        found = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
+        status = [entry["status"] for entry in found["latents"]]
+        assert status.count("failed") == 1 and status.count("labelled") == len(status) - 1 > 5
+        assert [entry["label"] for entry in found["latents"] if entry["status"] == "failed"] == [None]
+        scores = (smoke / f"results/smoke/{LABELLED}/label_scores.tsv").read_text()
+        assert "interpretability" in scores and "pattern fit" not in scores
+        before = dict(service.answered)
+        again = snakemake(*paid(service.url, "label_scores.tsv"), folder=smoke)
+        assert again.returncode == 0, said(again)[-4000:]
+        whole = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
+        assert {entry["status"] for entry in whole["latents"]} == {"labelled"}
+        assert whole["usage"]["dollars"] > 0
+        asked_twice = {name for name, times in service.answered.items() if times > 1}
+        assert len(asked_twice) == 1, "the failed one alone"
+        assert set(before) <= set(service.answered)
+        assert KEY in service.keys
+    for path in [*(smoke / "results").rglob("*"), *(smoke / "logs").rglob("*"), *smoke.glob("labels.sqlite*")]:
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), f"{path} holds the key"
+    assert KEY not in said(run) + said(again)
+
+
+def test_examples_are_exported_in_the_shapes_that_others_read(smoke):
+    folder = f"results/smoke/{LABELLED}/exports"
+    run = snakemake(f"{folder}/neuronpedia", *SMOKE, folder=smoke)
+    assert run.returncode == 0, said(run)[-3000:]
+    assert list((smoke / folder / "neuronpedia").rglob("features/*.jsonl.gz"))
+    assert list((smoke / folder / "legacy").rglob("*.db"))
 
 
 def test_the_report_of_snakemake_is_made_without_network(smoke):

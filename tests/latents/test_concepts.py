@@ -504,23 +504,30 @@ def test_only_unmasked_tokens_of_score_are_counted(whole, site, generated):
     assert whole["n_problems"].eq(len(np.unique(stream.table.problem[documents]))).all()
 
 
-def test_a_reported_latent_is_what_its_code_says(whole, site, generated):
-    """F1 of a picked latent, from the crosscoder's own dense activations on the part `score`."""
-
-    stream, crosscoder = site("qwen2", "other"), random_crosscoder(1)
+@pytest.mark.parametrize("part, figure", [("choose", "f1_choose"), ("score", "f1")])
+@pytest.mark.parametrize(
+    "said, names, seed",
+    [
+        ({"kind": "latent", "point": "btk", "seed": 1}, ("qwen2", "other"), 1),
+        ({"kind": "untrained dictionary"}, ("other", "qwen2"), 3),
+    ],
+)
+def test_a_reported_latent_is_what_its_code_says(whole, site, generated, part, figure, said, names, seed):
+    """F1 of a picked latent on either part, from the crosscoder's own dense activations of the models it reads."""
+    stream, read, crosscoder = site("qwen2", "other"), site(*names), random_crosscoder(seed)
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), 500)[1]
-    row = only(whole, concept="name", kind="latent", point="btk", seed=1, tag="all", picked_by="f1")
-    documents = stream.table.documents_of("score")
+    row = only(whole, concept="name", tag="all", picked_by="f1", **said)
+    documents = stream.table.documents_of(part)
     marks = mark_concepts(stream.table, generated[1], documents)[CONCEPT_NAMES.index("name")]
     fires, mark = [], []
-    for block in stream(documents):
+    for block, other in zip(stream(documents), read(documents), strict=True):
         kept, _ = unmasked(block, 1, statistics, stream.settings)
-        values = crosscoder.encode(block.activations[1][kept]).dense()[:, int(row["unit"])]
+        values = crosscoder.encode(other.activations[1][kept]).dense()[:, int(row["unit"])]
         fires += (values.double() > row["threshold"]).tolist()
         mark += marks[block.token[kept].numpy()].tolist()
     fires, mark = np.array(fires), np.array(mark)
-    assert row["n_positive"] == mark.sum()
-    assert row["f1"] == pytest.approx(2 * (fires & mark).sum() / (fires.sum() + mark.sum()))
+    assert row[figure] == pytest.approx(2 * (fires & mark).sum() / (fires.sum() + mark.sum()))
+    assert part != "score" or row["n_positive"] == mark.sum()
 
 
 def test_equal_inputs_give_equal_bytes(whole, site, generated, tmp_path):

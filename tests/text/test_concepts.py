@@ -108,6 +108,7 @@ def test_a_token_belongs_if_it_shares_one_character():
         ("First, 9+1=10. After that, 10-2=8. Therefore, the answer is 8.", ["First", "After that", "Therefore"]),
         ("Ben is first. The next one is Sam, so I then stop now.", []),
         ("Nowhere. Sonya. Firstly, this.", []),
+        ("Ben says So and Now, Then First.", []),
     ],
 )
 def test_step_words_open_a_sentence(think, words):
