@@ -281,3 +281,24 @@ def test_settings_cannot_be_changed_after_they_were_checked():
 def test_a_checked_study_survives_the_way_through_plain_data():
     study = load_study(SMOKE)
     assert load_study(study.model_dump(mode="json")) == study
+
+
+def test_a_labeller_is_shown_no_more_than_is_collected():
+    assert "labels.strongest (9) exceeds examples.strongest (5)" in refusal("labels.strongest", 9)
+    assert "labels.per_quantile (3) exceeds examples.per_quantile (2)" in refusal("labels.per_quantile", 3)
+    assert "labels.scores.negatives (4) exceeds examples.negatives (3)" in refusal("labels.scores.negatives", 4)
+
+
+def test_the_sample_of_firings_must_fill_the_quantiles():
+    assert "sampled (7) must be at least quantiles x per_quantile (8)" in refusal("examples.sampled", 7)
+
+
+def test_a_provider_of_labels_is_always_named():
+    assert "labels.provider" in refusal("labels.provider", None)
+    assert "labels.provider" in refusal("labels.provider", "claude")
+
+
+def test_concepts_need_generated_text_and_pairs_that_exist():
+    assert "Did you mean 'base-distill'" in refusal("concepts.pairs", ["base-distil"])
+    plain = {"plain": {"kind": "plain_files", "weight": 1.0, "files": ["a.txt"], "column": None, "rows": None}}
+    assert "set `concepts: null`" in refusal("text.traces.sources", plain)

@@ -590,10 +590,12 @@ class Labels(Settings):
 
 
 class Concepts(Settings):
-    """Concepts known token by token in generated text, and how well single latents tell them. Latent and threshold are
-    picked on `tokens` tokens of the part `choose` and reported on as many of `score`. A dictionary of the same size on
-    random-weight models, trained on `untrained_tokens`, is one of the baselines; `ridge` is the logistic probe's."""
+    """Concepts known token by token in generated text, and how well single latents tell them: those of transcoders
+    and of the crosscoders of `pairs`. Latent and threshold are picked on `tokens` tokens of the part `choose` and
+    reported on as many of `score`. A dictionary of the same size on random-weight models, trained on
+    `untrained_tokens`, is one of the baselines; `ridge` is the logistic probe's."""
 
+    pairs: tuple[Name, ...]
     tokens: Count
     untrained_tokens: Count
     ridge: Positive
@@ -869,6 +871,8 @@ def _labels_find_their_examples(study: Study) -> None:
 def _concepts_are_of_generated_text(study: Study) -> None:
     if study.concepts is None:
         return
+    for pair in study.concepts.pairs:
+        _known("concepts.pairs", pair, study.pairs)
     for name, text in study.text.items():
         if not any(source.kind == "generated" for source in text.sources.values()):
             raise ValueError(

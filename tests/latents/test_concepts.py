@@ -33,7 +33,7 @@ from reasondiff.text.preparation import explode
 from reasondiff.text.tokens import tokenize_documents
 from reasondiff.text.traces import PREFIX
 
-SETTINGS = Concepts(tokens=4000, untrained_tokens=1, ridge=1e-3, bootstrap=200, seed=0)
+SETTINGS = Concepts(pairs=("a-b",), tokens=4000, untrained_tokens=1, ridge=1e-3, bootstrap=200, seed=0)
 PLANTED = CONCEPT_NAMES.index("operator")
 NAME = ("btk", 0)
 

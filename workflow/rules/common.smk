@@ -349,11 +349,11 @@ def failed_before(wildcards):
 
 
 def concept_sites():
-    """{site: its banks} where concepts are measured: effect pairs, in studies of generated text."""
+    """{site: its banks} where concepts are measured in crosscoders."""
     return {
         site: bank_names
         for site, bank_names in sites().items()
-        if study.concepts and study.pairs[site.split("/")[0]].role == "effect" and untrained_point(bank_names)
+        if study.concepts and site.split("/")[0] in study.concepts.pairs and untrained_point(bank_names)
     }
 
 

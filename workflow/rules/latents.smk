@@ -4,6 +4,12 @@ onstart:
     require_key_of_provider()
 
 
+# on the machine that Snakemake runs on: it reaches the network, and one database serves all label jobs
+localrules:
+    label_latents,
+    score_labels,
+
+
 # One rule per set of banks that meet at a site (pair/text/layerN): its dictionaries share every forward pass.
 for _banks, _sites in sites_by_banks(coupled=True).items():
 

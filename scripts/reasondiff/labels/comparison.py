@@ -4,7 +4,7 @@ Each function takes label scores of many dictionaries, one below the other, with
 (or model), text, layer, point and seed. Latents are the unit: intervals resample them, and do not cover training a
 dictionary again. Texts, points and seeds of a pair are pooled: pass the rows of one where that is not wanted.
 
-Source: docs/methods.md §5.
+Source: docs/methods.md §9.
 """
 
 from __future__ import annotations

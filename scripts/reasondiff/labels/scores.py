@@ -4,7 +4,7 @@ A label score is the balanced accuracy of a judge that sees the label and held-o
 controls: a label taken from another latent that is alike in layer, tag and firing rate, and a label that is no more
 than the latent's most frequent firing token.
 
-Source: docs/methods.md §5; Paulo et al. 2024 (arXiv 2410.13928), §3.
+Source: docs/methods.md §9; Paulo et al. 2024 (arXiv 2410.13928), §3.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ All are of the part `score`, which no labeller sees. *Detection* asks of whole w
 against silent ones of several kinds. *Fuzzing* asks of marked tokens: the tokens it fires on against as many silent
 ones of the same windows.
 
-Source: docs/methods.md §5; Paulo et al. 2024 (arXiv 2410.13928), §3.
+Source: docs/methods.md §9; Paulo et al. 2024 (arXiv 2410.13928), §3.
 """
 
 from __future__ import annotations

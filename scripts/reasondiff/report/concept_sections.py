@@ -38,6 +38,12 @@ CAUTION = "That a latent tells a concept does not mean that it responds to nothi
 TITLES = {"neuron": "best neuron", "random": "random directions", "untrained": "untrained dict.", "probe": "probe"}
 
 
+AUROC_NOTE = (
+    "By AUROC (of the activation, without a threshold). Tokens on which a latent is silent tie, so that a sparse "
+    "latent can hardly beat a dense neuron here; with F1 both have a threshold."
+)
+
+
 def concepts(study: StudyParts, tables: StudyTables, drawn: Mapping[str, Figure]) -> list[Section]:
     """The section, in a list; nothing in it for a study whose text is not generated."""
     if study.concepts is None:
@@ -87,7 +93,7 @@ def _dictionary(f1_all: pd.DataFrame, auroc_all: pd.DataFrame) -> list[object]:
     f1, auroc = f1_all[f1_all["tag"] == "all"], auroc_all[auroc_all["tag"] == "all"]
     by_tag = f1_all[f1_all["tag"] != "all"]
     blocks: list[object] = [table("By F1.", _told(f1), _columns(f1, "f1"))]
-    blocks.append(table("By AUROC (of the activation, without a threshold).", _told(auroc), _columns(auroc, "auroc")))
+    blocks.append(table(AUROC_NOTE, _told(auroc), _columns(auroc, "auroc")))
     silent = [f"{row.concept} ({row.reason})" for row in f1.itertuples() if _reason(row.reason)]
     if silent:
         blocks.append(Paragraph(f"Not testable: {listed(silent)}.", "note"))

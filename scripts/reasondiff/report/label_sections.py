@@ -182,7 +182,13 @@ def _compared(found: pd.DataFrame) -> list[object]:
         f"({listed(found['measure'].unique())}): each is matched with a shared latent of the same dictionary that "
         "fires alike (within a factor of two in rate and in maximum). Intervals over couples."
     )
-    return [table(note, shown, columns)]
+    is_headline = (shown["negatives"] == shown["task"].map(HEADLINE)) & (shown["n_exclusive"] > 0)
+    apart = shown[~is_headline]
+    more = "Each kind of negatives on its own, and pairs without an exclusive latent."
+    return [
+        table(note, shown[is_headline], columns),
+        Details(f"By kind of negatives ({len(apart)} rows)", [table(more, apart, columns)]),
+    ]
 
 
 _two = functools.partial(decimals, places=2)
