@@ -279,9 +279,43 @@ def tokenizer_of_transcoders(wildcards):
     return f"<results>/text/tokenizers/{TRANSCODED[wildcards.model].tokenizer}/tokenizer.json"
 
 
+def in_one_word(site):
+    return "_".join(site.split("/"))
+
+
+def pair_in(site):
+    return site.split("/")[0]
+
+
+def layer_in(site):
+    return int(site.rsplit("layer", 1)[1])
+
+
+def models_of_site(site):
+    return [f"<results>/models/{model}/model.json" for model in study.pairs[pair_in(site)].models]
+
+
 def tokens_of_site(site):
     pair, text, _ = site.split("/")
     return f"<results>/text/{text}/{study.pairs[pair].tokenizer}/tokens.npz"
+
+
+def tokenizer_of_site(site):
+    return f"<results>/text/tokenizers/{study.pairs[pair_in(site)].tokenizer}/tokenizer.json"
+
+
+def alignment_of_site(site):
+    pair, text, _ = site.split("/")
+    return f"<results>/crosscoders/{pair}/{text}/alignment.json"
+
+
+def reading_of_site(site):
+    return reading_of_text(site.split("/")[1])
+
+
+def files_of_site(site, name):
+    """File `name` of every crosscoder of one site."""
+    return [path.format(site=site) for path in site_files(sites()[site], name, coupled=True)]
 
 
 def table_of_latents(wildcards):
@@ -353,7 +387,7 @@ def concept_sites():
     return {
         site: bank_names
         for site, bank_names in sites().items()
-        if study.concepts and site.split("/")[0] in study.concepts.pairs and untrained_point(bank_names)
+        if study.concepts and pair_in(site) in study.concepts.pairs and untrained_point(bank_names)
     }
 
 

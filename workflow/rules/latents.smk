@@ -227,11 +227,11 @@ for _site, _banks in concept_sites().items():
     rule:
         """What does a dictionary learn from models with random weights? A baseline of every concept."""
         name:
-            f"train_untrained_{_site.replace('/', '_')}"
+            f"train_untrained_{in_one_word(_site)}"
         input:
-            models=[f"<results>/models/{_model}/model.json" for _model in study.pairs[_site.split("/")[0]].models],
+            models=models_of_site(_site),
             tokens=tokens_of_site(_site),
-            alignment=f"<results>/crosscoders/{_site.rsplit('/', 1)[0]}/alignment.json",
+            alignment=alignment_of_site(_site),
         output:
             crosscoder=f"<results>/crosscoders/{_site}/untrained/crosscoder.safetensors",
             config=f"<results>/crosscoders/{_site}/untrained/config.json",
@@ -249,10 +249,10 @@ for _site, _banks in concept_sites().items():
         params:
             bank=untrained_bank(_site),
             point=untrained_point(_banks),
-            layer=int(_site.rsplit("layer", 1)[1]),
+            layer=layer_in(_site),
             settings=settings("concepts"),
             evaluation=settings("evaluation"),
-            reading=reading_of_text(_site.split("/")[1]),
+            reading=reading_of_site(_site),
             code=code_hash("reasondiff.dictionaries.untrained", "reasondiff.models.pairing"),
         script:
             "../../scripts/train_untrained.py"
@@ -260,14 +260,14 @@ for _site, _banks in concept_sites().items():
     rule:
         """Which latents tell the concepts that are known token by token, and better than single neurons?"""
         name:
-            f"measure_concepts_{_site.replace('/', '_')}"
+            f"measure_concepts_{in_one_word(_site)}"
         input:
-            models=[f"<results>/models/{_model}/model.json" for _model in study.pairs[_site.split("/")[0]].models],
+            models=models_of_site(_site),
             tokens=tokens_of_site(_site),
-            alignment=f"<results>/crosscoders/{_site.rsplit('/', 1)[0]}/alignment.json",
-            tokenizer=f"<results>/text/tokenizers/{study.pairs[_site.split('/')[0]].tokenizer}/tokenizer.json",
-            crosscoders=[path.format(site=_site) for path in site_files(_banks, "crosscoder.safetensors", coupled=True)],
-            latents=[path.format(site=_site) for path in site_files(_banks, "latents.tsv", coupled=True)],
+            alignment=alignment_of_site(_site),
+            tokenizer=tokenizer_of_site(_site),
+            crosscoders=files_of_site(_site, "crosscoder.safetensors"),
+            latents=files_of_site(_site, "latents.tsv"),
             untrained=f"<results>/crosscoders/{_site}/untrained/crosscoder.safetensors",
         output:
             f"<results>/crosscoders/{_site}/concepts.tsv",
@@ -284,9 +284,9 @@ for _site, _banks in concept_sites().items():
             gpu=GPU,
         params:
             settings=settings("concepts"),
-            layer=int(_site.rsplit("layer", 1)[1]),
-            of=_site.split("/")[0],
-            reading=reading_of_text(_site.split("/")[1]),
+            layer=layer_in(_site),
+            of=pair_in(_site),
+            reading=reading_of_site(_site),
             code=code_hash(
                 "reasondiff.latents.concepts",
                 "reasondiff.dictionaries.untrained",
