@@ -240,9 +240,9 @@ def test_a_budget_of_zero_is_an_estimate(smoke, key):
 
 
 def test_paid_labels_are_scored_and_paid_once_and_a_failed_one_is_asked_again(smoke, key, offline_again):
-    refusing = [{"kind": "refusal", "times": 2}]  # both attempts of the first label
+    refusing = [{"kind": "refusal", "times": 2}]  # both attempts of the first label: requests come one after the other
     with FakeAnthropic(refusing) as service:
-        run = snakemake(*paid(service.url, "label_scores.tsv"), folder=smoke)
+        run = snakemake(*paid(service.url, "label_scores.tsv", concurrency=1), folder=smoke)
         assert run.returncode == 0, said(run)[-4000:]
         found = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
         status = [entry["status"] for entry in found["latents"]]
@@ -251,7 +251,7 @@ def test_paid_labels_are_scored_and_paid_once_and_a_failed_one_is_asked_again(sm
         scores = (smoke / f"results/smoke/{LABELLED}/label_scores.tsv").read_text()
         assert "interpretability" in scores and "pattern fit" not in scores
         before = dict(service.answered)
-        again = snakemake(*paid(service.url, "label_scores.tsv"), folder=smoke)
+        again = snakemake(*paid(service.url, "label_scores.tsv", concurrency=1), folder=smoke)
         assert again.returncode == 0, said(again)[-4000:]
         whole = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
         assert {entry["status"] for entry in whole["latents"]} == {"labelled"}
