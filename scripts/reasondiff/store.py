@@ -142,20 +142,21 @@ def write_table(path: str | Path, frame: Any, card: Mapping[str, Any]) -> None:
         body = frame.to_csv(sep="\t", index=False, float_format="%.8g", lineterminator="\n")
         write_text(path, CARD_LINE + _card_text(card) + "\n" + body)
     elif path.suffix == ".parquet":
-        write_bytes(path, _parquet_bytes(frame, card))
+        import pyarrow as pa
+
+        write_arrow(path, pa.Table.from_pandas(frame, preserve_index=False), card)
     else:
         raise ValueError(f"a table is written as .tsv or .parquet, not as {path.name}")
 
 
-def _parquet_bytes(frame: Any, card: Mapping[str, Any]) -> bytes:
-    import pyarrow as pa
+def write_arrow(path: str | Path, table: Any, card: Mapping[str, Any], rows_per_group: int | None = None) -> None:
+    """Writes an Arrow table as Parquet, the card in the schema metadata (key `card`)."""
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"card": _card_text(card).encode()})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=rows_per_group)
+    write_bytes(path, buffer.getvalue())
 
 
 def _card_text(card: Mapping[str, Any]) -> str:

@@ -10,13 +10,13 @@ from reasondiff.dictionaries.code import (
     ByLatent,
     SparseCode,
     _group_size,
-    _stable_order,
     active,
     decode,
     entry_products,
     largest,
     only,
     per_latent_sum,
+    stable_order,
     topk,
     topk_of_any_sign,
 )
@@ -102,10 +102,10 @@ def test_the_code_of_some_tokens_equals_encoding_them_alone():
 
 
 @pytest.mark.parametrize("below", [40, 2**16, 2**16 + 1, 3 * 2**16 + 7])
-def test_the_radix_order_is_the_stable_order(below):
+def test_the_radix_order_is_thestable_order(below):
     keys = torch.randint(below, (5000,), generator=torch.Generator().manual_seed(2))
     keys[:2] = torch.tensor([below - 1, 0])
-    assert torch.equal(_stable_order(keys, below), keys.argsort(stable=True))
+    assert torch.equal(stable_order(keys, below), keys.argsort(stable=True))
 
 
 # ------------------------------------------------------------------------------------------------ largest

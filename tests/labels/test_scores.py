@@ -7,13 +7,12 @@ import logging
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from made_up_examples import WORDS, planted_rows
 from planted_patterns import PLANTS, planted_pattern_rows
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from reasondiff.config import Labels
 from reasondiff.labels.labelling import label_latents
@@ -26,10 +25,8 @@ from reasondiff.labels.scores import (
     other_latents,
     score_labels,
     top_token,
-    wilson_ends,
 )
 from reasondiff.labels.tasks import OverlapError
-from reasondiff.latents.counts import wilson
 from reasondiff.latents.example_table import table_of, write_examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,9 +330,11 @@ def test_balanced_accuracy_by_hand():
 
 @pytest.mark.parametrize(("right", "total"), [(0, 6), (3, 7), (12, 12), (40, 90)])
 def test_the_ends_of_a_share_are_those_of_scipy(right, total):
-    low, high = wilson_ends(np.array([right / total]), np.array([total]))
-    expected = wilson(right, total)
-    assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    value, low, high = balanced_accuracy(right, total, right, total)
+    expected = binomtest(right, total).proportion_ci(method="wilson")
+    # of two equal sides: sqrt(a^2 + a^2) / 2 = a / sqrt(2)
+    assert value - low == pytest.approx((right / total - expected.low) / math.sqrt(2), abs=1e-9)
+    assert high - value == pytest.approx((expected.high - right / total) / math.sqrt(2), abs=1e-9)
 
 
 def test_a_perfect_score_has_an_interval_with_a_width():

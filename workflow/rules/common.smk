@@ -279,45 +279,6 @@ def tokenizer_of_transcoders(wildcards):
     return f"<results>/text/tokenizers/{TRANSCODED[wildcards.model].tokenizer}/tokenizer.json"
 
 
-def in_one_word(site):
-    return "_".join(site.split("/"))
-
-
-def pair_in(site):
-    return site.split("/")[0]
-
-
-def layer_in(site):
-    return int(site.rsplit("layer", 1)[1])
-
-
-def models_of_site(site):
-    return [f"<results>/models/{model}/model.json" for model in study.pairs[pair_in(site)].models]
-
-
-def tokens_of_site(site):
-    pair, text, _ = site.split("/")
-    return f"<results>/text/{text}/{study.pairs[pair].tokenizer}/tokens.npz"
-
-
-def tokenizer_of_site(site):
-    return f"<results>/text/tokenizers/{study.pairs[pair_in(site)].tokenizer}/tokenizer.json"
-
-
-def alignment_of_site(site):
-    pair, text, _ = site.split("/")
-    return f"<results>/crosscoders/{pair}/{text}/alignment.json"
-
-
-def reading_of_site(site):
-    return reading_of_text(site.split("/")[1])
-
-
-def files_of_site(site, name):
-    """File `name` of every crosscoder of one site."""
-    return [path.format(site=site) for path in site_files(sites()[site], name, coupled=True)]
-
-
 def table_of_latents(wildcards):
     """The latent table of a crosscoder; transcoders have none."""
     return [f"<results>/{wildcards.folder}/latents.tsv"] if wildcards.folder.startswith("crosscoders/") else []
@@ -383,12 +344,14 @@ def failed_before(wildcards):
 
 
 def concept_sites():
-    """{site: its banks} where concepts are measured in crosscoders."""
-    return {
-        site: bank_names
-        for site, bank_names in sites().items()
-        if study.concepts and pair_in(site) in study.concepts.pairs and untrained_point(bank_names)
+    """{bank names: sites where just these banks meet} where concepts are measured in crosscoders."""
+    pairs = study.concepts.pairs if study.concepts else ()
+    grouped = {
+        bank_names: [site for site in some if site.split("/")[0] in pairs]
+        for bank_names, some in sites_by_banks(coupled=True).items()
+        if untrained_point(bank_names)
     }
+    return {bank_names: some for bank_names, some in grouped.items() if some}
 
 
 def untrained_point(bank_names):
@@ -400,21 +363,21 @@ def untrained_point(bank_names):
     return None
 
 
-def untrained_bank(site):
+def untrained_bank(wildcards):
     """The bank of that point, as plain data and for this site alone."""
-    pair, _, layer = site.split("/")
-    point = untrained_point(sites()[site])
-    bank = next(bank for bank in map(study.banks.get, sites()[site]) if point in bank.points)
+    banks = sites()[wildcards.site]
+    point = untrained_point(banks)
+    bank = next(bank for bank in map(study.banks.get, banks) if point in bank.points)
     return {
         **bank.model_dump(mode="json"),
-        "pairs": [pair],
-        "layers": [int(layer.removeprefix("layer"))],
+        "pairs": [pair_text(wildcards)[0]],
+        "layers": [layer_of_site(wildcards)],
         "points": {point: bank.points[point].model_dump(mode="json")},
     }
 
 
 def concept_tables():
-    return [f"<results>/crosscoders/{site}/concepts.tsv" for site in concept_sites()]
+    return [f"<results>/crosscoders/{site}/concepts.tsv" for some in concept_sites().values() for site in some]
 
 
 def transcoder_concept_tables(wildcards):

@@ -221,24 +221,26 @@ rule export_examples:
         "../../scripts/export_examples.py"
 
 
-# One rule per site: which point the dictionary on random weights copies follows from the site's banks.
-for _site, _banks in concept_sites().items():
+# One rule per set of banks that meet at a site: from these follows the point of the dictionary on random weights.
+for _banks, _sites in concept_sites().items():
 
     rule:
         """What does a dictionary learn from models with random weights? A baseline of every concept."""
         name:
-            f"train_untrained_{in_one_word(_site)}"
+            "_".join(["train_untrained", *_banks])
         input:
-            models=models_of_site(_site),
-            tokens=tokens_of_site(_site),
-            alignment=alignment_of_site(_site),
+            models=models_of_pair,
+            tokens=tokens_of_pair,
+            alignment=alignment_of_pair,
         output:
-            crosscoder=f"<results>/crosscoders/{_site}/untrained/crosscoder.safetensors",
-            config=f"<results>/crosscoders/{_site}/untrained/config.json",
+            crosscoder="<results>/crosscoders/{site}/untrained/crosscoder.safetensors",
+            config="<results>/crosscoders/{site}/untrained/config.json",
         log:
-            f"<logs>/train_untrained/{_site}.log",
+            "<logs>/train_untrained/{site}.log",
         benchmark:
-            f"<logs>/benchmarks/train_untrained/{_site}.tsv"
+            "<logs>/benchmarks/train_untrained/{site}.tsv"
+        wildcard_constraints:
+            site="|".join(_sites),
         conda:
             "../../envs/torch.yaml"
         threads: 1
@@ -247,12 +249,12 @@ for _site, _banks in concept_sites().items():
             runtime=1440,
             gpu=GPU,
         params:
-            bank=untrained_bank(_site),
+            bank=untrained_bank,
             point=untrained_point(_banks),
-            layer=layer_in(_site),
+            layer=layer_of_site,
             settings=settings("concepts"),
             evaluation=settings("evaluation"),
-            reading=reading_of_site(_site),
+            reading=reading,
             code=code_hash("reasondiff.dictionaries.untrained", "reasondiff.models.pairing"),
         script:
             "../../scripts/train_untrained.py"
@@ -260,21 +262,23 @@ for _site, _banks in concept_sites().items():
     rule:
         """Which latents tell the concepts that are known token by token, and better than single neurons?"""
         name:
-            f"measure_concepts_{in_one_word(_site)}"
+            "_".join(["measure_concepts", *_banks])
         input:
-            models=models_of_site(_site),
-            tokens=tokens_of_site(_site),
-            alignment=alignment_of_site(_site),
-            tokenizer=tokenizer_of_site(_site),
-            crosscoders=files_of_site(_site, "crosscoder.safetensors"),
-            latents=files_of_site(_site, "latents.tsv"),
-            untrained=f"<results>/crosscoders/{_site}/untrained/crosscoder.safetensors",
+            models=models_of_pair,
+            tokens=tokens_of_pair,
+            alignment=alignment_of_pair,
+            tokenizer=tokenizer_of_pair,
+            crosscoders=site_files(_banks, "crosscoder.safetensors", coupled=True),
+            latents=site_files(_banks, "latents.tsv", coupled=True),
+            untrained="<results>/crosscoders/{site}/untrained/crosscoder.safetensors",
         output:
-            f"<results>/crosscoders/{_site}/concepts.tsv",
+            "<results>/crosscoders/{site}/concepts.tsv",
         log:
-            f"<logs>/measure_concepts/{_site}.log",
+            "<logs>/measure_concepts/{site}.log",
         benchmark:
-            f"<logs>/benchmarks/measure_concepts/{_site}.tsv"
+            "<logs>/benchmarks/measure_concepts/{site}.tsv"
+        wildcard_constraints:
+            site="|".join(_sites),
         conda:
             "../../envs/torch.yaml"
         threads: 1
@@ -284,9 +288,9 @@ for _site, _banks in concept_sites().items():
             gpu=GPU,
         params:
             settings=settings("concepts"),
-            layer=layer_in(_site),
-            of=pair_in(_site),
-            reading=reading_of_site(_site),
+            layer=layer_of_site,
+            of=lambda wildcards: pair_text(wildcards)[0],
+            reading=reading,
             code=code_hash(
                 "reasondiff.latents.concepts",
                 "reasondiff.dictionaries.untrained",

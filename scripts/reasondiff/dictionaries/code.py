@@ -187,7 +187,7 @@ class ByLatent:
         self.code = code
         self.is_dense = code.density() > DENSE_ABOVE
         if not self.is_dense:
-            self.order = _stable_order(code.latents, code.n_latents)
+            self.order = stable_order(code.latents, code.n_latents)
             self.rows = code.rows[self.order]
             counts = torch.bincount(code.latents, minlength=code.n_latents)
             self.offsets = F.pad(counts.cumsum(0), (1, 0))
@@ -206,7 +206,7 @@ def per_latent_sum(code: SparseCode, values: Float[Tensor, " entry"]) -> Float[T
     return values.new_zeros(code.n_latents).index_add_(0, code.latents, values)
 
 
-def _stable_order(keys: Int[Tensor, " entry"], below: int) -> Int[Tensor, " entry"]:
+def stable_order(keys: Int[Tensor, " entry"], below: int) -> Int[Tensor, " entry"]:
     """`keys.argsort(stable=True)` of integers from 0 to `below` - 1. On CPU by NumPy's radix sort of 16-bit numbers,
     which takes 0.3 ms for 65,536 entries where torch's sort takes 180 ms."""
     if keys.device.type != "cpu":

@@ -43,13 +43,7 @@ def summary(scores: pd.DataFrame, split: Split, resamples: int, seed: int) -> pd
     owner = _owner(scores)
     scored = scores[scores["balanced_accuracy"].notna()]
     scored = scored.assign(split=split, group="all" if split == "all" else scored[split].astype(str))
-    columns = [owner, *_ASKED, "control", "split", "group"]
-    rows = []
-    for key, table in scored.groupby(columns, sort=True):
-        windows = int(table["n_positive"].sum() + table["n_negative"].sum())
-        figures = mean_over_latents(table["balanced_accuracy"], resamples, seed)
-        rows.append({**dict(zip(columns, key, strict=True)), **figures, "n_windows": windows})
-    return pd.DataFrame(rows, columns=[*columns, *_FIGURES])
+    return _means(scored, "balanced_accuracy", owner, resamples, seed)
 
 
 def against_control(
@@ -68,11 +62,16 @@ def against_control(
     both["difference"] = both["balanced_accuracy"] - both["balanced_accuracy_control"]
     both = both[both["difference"].notna()]
     both = both.assign(control=control, split=split, group="all" if split == "all" else both[split].astype(str))
+    return _means(both, "difference", owner, resamples, seed)
+
+
+def _means(latents: pd.DataFrame, quantity: str, owner: str, resamples: int, seed: int) -> pd.DataFrame:
+    """Mean of a column over the latents of each pair (or model), question, control and group."""
     columns = [owner, *_ASKED, "control", "split", "group"]
     rows = []
-    for key, table in both.groupby(columns, sort=True):
+    for key, table in latents.groupby(columns, sort=True):
         windows = int(table["n_positive"].sum() + table["n_negative"].sum())
-        figures = mean_over_latents(table["difference"], resamples, seed)
+        figures = mean_over_latents(table[quantity], resamples, seed)
         rows.append({**dict(zip(columns, key, strict=True)), **figures, "n_windows": windows})
     return pd.DataFrame(rows, columns=[*columns, *_FIGURES])
 

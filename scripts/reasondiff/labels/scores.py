@@ -25,15 +25,14 @@ from reasondiff.labels.patterns import Condition, in_words, written
 from reasondiff.labels.questions import Label, Provider, Question
 from reasondiff.labels.selection import rate_bins
 from reasondiff.labels.tasks import NEGATIVES, SCORED_PART, Sheet, refuse_overlap, sheets_of
+from reasondiff.latents.counts import wilson
 from reasondiff.latents.example_table import FIRING, read_examples
 
 CONTROLS = ("own", "shuffled", "top_token")
-MIN_WINDOWS = 6  # of a side: fewer give no interval
 COLUMNS = [
     "layer", "latent", "tag", "phase", "measure", "task", "negatives", "control", "balanced_accuracy", "low", "high",
     "n_positive", "n_negative", "n_unanswered",
 ]  # fmt: skip
-Z95 = 1.959963984540054
 
 log = logging.getLogger("reasondiff.labels")
 Key = tuple[int, int]
@@ -226,27 +225,13 @@ def _figures(positive: Sequence[bool | None], negative: Sequence[bool | None]) -
 
 def balanced_accuracy(right_yes: int, positives: int, right_no: int, negatives: int) -> tuple[float, float, float]:
     """(value, low, high): the mean of two independent shares, with the 95 % interval that joins their two Wilson
-    intervals. NaN without a passage on either side; no interval below `MIN_WINDOWS` on a side.
+    intervals. NaN without a passage on either side; no interval below `counts.MIN_LATENTS` on a side.
 
     Unlike resampled windows, it has a width where every answer was right.
     Source: Newcombe 1998, Statistics in Medicine 17, 873-890, method 10, for half a sum in place of a difference (Zou
     and Donner 2008, Statistics in Medicine 27, 1693-1702).
     """
-    if not positives or not negatives:
-        return (float("nan"),) * 3
-    shares = np.array([right_yes / positives, right_no / negatives])
-    value = float(shares.mean())
-    if min(positives, negatives) < MIN_WINDOWS:
-        return value, float("nan"), float("nan")
-    lows, highs = wilson_ends(shares, np.array([positives, negatives]))
-    return value, value - float(np.hypot(*(shares - lows))) / 2, value + float(np.hypot(*(highs - shares))) / 2
-
-
-def wilson_ends(shares: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % intervals of shares of `totals` each.
-
-    Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
-    """
-    middle = (shares + Z95**2 / (2 * totals)) / (1 + Z95**2 / totals)
-    half = Z95 / (1 + Z95**2 / totals) * np.sqrt(shares * (1 - shares) / totals + Z95**2 / (4 * totals**2))
-    return np.maximum(0, middle - half), np.minimum(1, middle + half)
+    yes, no = wilson(right_yes, positives), wilson(right_no, negatives)
+    value = (yes.value + no.value) / 2
+    below, above = np.hypot(yes.value - yes.low, no.value - no.low), np.hypot(yes.high - yes.value, no.high - no.value)
+    return value, value - float(below) / 2, value + float(above) / 2

@@ -7,7 +7,6 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reasondiff.store import ArtefactError, read_card, write_bytes
+from reasondiff.store import ArtefactError, read_card, write_arrow
 
 FIRING = ("strongest", "quantile")
 SILENT = ("random", "same_token", "neighbour")
@@ -53,10 +52,7 @@ def write_examples(path: str | Path, table: pa.Table, card: Mapping[str, Any]) -
     """
     if not table.schema.equals(SCHEMA, check_metadata=False):
         raise ValueError(f"expected the columns of example_table.SCHEMA, came {table.schema}")
-    table = table.replace_schema_metadata({b"card": json.dumps(dict(card), sort_keys=True).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROWS_PER_GROUP)
-    write_bytes(path, sink.getvalue().to_pybytes())
+    write_arrow(path, table, card, ROWS_PER_GROUP)
 
 
 def read_examples(

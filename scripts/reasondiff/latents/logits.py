@@ -11,7 +11,6 @@ Source: docs/methods.md §4; direct logit attribution, nostalgebraist 2020, "Int
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -29,7 +27,7 @@ from reasondiff.dictionaries.crosscoder import Crosscoder
 from reasondiff.dictionaries.transcoder import Transcoder
 from reasondiff.models.load import ModelError, ModelInfo
 from reasondiff.models.unembedding import Unembedding, read_unembedding
-from reasondiff.store import ArtefactError, write_bytes
+from reasondiff.store import ArtefactError, write_arrow
 
 EFFECTS_AT_ONCE = 2**24  # latents x ids: 64 MiB of effects, and as much while they are ranked
 SCHEMA = pa.schema(
@@ -211,7 +209,4 @@ def _interleaved(tables: Sequence[pa.Table]) -> pa.Table:
 
 def write_logit_effects(path: str | Path, table: pa.Table, card: Mapping[str, Any]) -> None:
     """Writes a table of `SCHEMA` as Parquet, its card in the metadata."""
-    table = table.cast(SCHEMA).replace_schema_metadata({b"card": json.dumps(dict(card), sort_keys=True).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd")
-    write_bytes(path, sink.getvalue().to_pybytes())
+    write_arrow(path, table.cast(SCHEMA).combine_chunks(), card)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasondiff.dictionaries.code import SparseCode
+from reasondiff.dictionaries.code import SparseCode, stable_order
 
 Rank = Callable[[Int[Tensor, " entry"], Int[Tensor, " entry"]], Int[Tensor, " entry"]]
 
@@ -145,15 +145,6 @@ class Keeper:
         self.latents, self.entries = latents[place < self.size], entries[place < self.size]
         last = place == self.size - 1
         self.floor[latents[last]] = ranks[last]
-
-
-def stable_order(keys: Int[Tensor, " entry"], below: int) -> Int[Tensor, " entry"]:
-    """`keys.argsort(stable=True)` of integers from 0 to `below` - 1. NumPy sorts them by radix, and without threads:
-    where cores are shared, torch's sort of 65,536 numbers was seen to take a hundred times as long."""
-    if keys.device.type != "cpu":
-        return keys.argsort(stable=True)
-    digits = keys.numpy().astype(np.uint16 if below <= 2**16 else np.int64)
-    return torch.from_numpy(np.argsort(digits, kind="stable"))
 
 
 def falling_order(numbers: Int[Tensor, " entry"]) -> Int[Tensor, " entry"]:

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasondiff.dictionaries.code import SparseCode
-from reasondiff.latents.strongest import stable_order
+from reasondiff.dictionaries.code import SparseCode, stable_order
 from reasondiff.models.stream import Block
 from reasondiff.text.tokens import TokenTable
 

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from reasondiff.config import Pair
-from reasondiff.latents.counts import DICTIONARY, LEANING_DELTA
+from reasondiff.latents import ranking
+from reasondiff.latents.counts import DICTIONARY
 from reasondiff.latents.verdicts import verdicts
 from reasondiff.statistics import bootstrap, ratio
 
@@ -159,17 +160,6 @@ def _by_problem(responses: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranked(latents: pd.DataFrame, side: str, rows: int) -> pd.DataFrame:
-    """The most leaning live latents of one dictionary, with the column `verdict`.
-
-    `side`: `reasoning` (lowest Delta first; only Delta < 0.3), `base` (highest first; only > 0.7), or `shared` (by
-    activation mass: rate times mean activation). Ties go to the lower latent number.
-    """
-    live = latents[latents["tag"] != "dead"]
-    if side == "shared":
-        chosen = live[live["tag"] == "shared"]
-        order = -(chosen["rate"] * chosen["mean_activation"])
-    else:
-        chosen = live[live["delta"] < LEANING_DELTA] if side == "reasoning" else live[live["delta"] > 1 - LEANING_DELTA]
-        order = chosen["delta"] if side == "reasoning" else -chosen["delta"]
-    chosen = chosen.loc[order.sort_values(kind="stable").index[:rows]]
+    """`latents.ranking.ranked` of one dictionary's latents, with the column `verdict`."""
+    chosen = ranking.ranked(latents, side, rows)
     return chosen.assign(verdict=verdicts(chosen))
