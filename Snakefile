@@ -18,6 +18,8 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/diffing.smk"
 include: "workflow/rules/transcoders.smk"
 include: "workflow/rules/latents.smk"
+include: "workflow/rules/graphs.smk"
+include: "workflow/rules/motifs.smk"
 include: "workflow/rules/report.smk"
 
 

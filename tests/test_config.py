@@ -13,6 +13,8 @@ from reasondiff.config import ConfigError, Stream, chain_width, is_trained, load
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 SMOKE = yaml.safe_load((CONFIG / "smoke.yaml").read_text())
 DELETE = object()
+NO_CIRCUITS = dict.fromkeys(("prompts", "graphs", "motifs", "comparisons"))
+LINKS = {"pair": "base-distill", "point": "l1", "min_correlation": 0.5, "tokens": 15000, "random_draws": 1, "seed": 0}
 
 
 def changed(path, value):
@@ -39,7 +41,7 @@ def refusal(path, value):
 @pytest.mark.parametrize("file", sorted(CONFIG.glob("*.yaml")), ids=lambda file: file.name)
 def test_the_studies_that_come_with_the_workflow_are_valid(file):
     content = yaml.safe_load(file.read_text())
-    if "study" not in content:
+    if not isinstance(content, dict) or "study" not in content:
         pytest.skip("no study, but a list that studies name")
     assert load_study(content).study == content["study"]
 
@@ -235,11 +237,11 @@ def test_transcoders_that_cannot_be_trained_or_read_are_refused(path, value, sai
 
 
 def test_a_study_may_have_no_transcoders():
-    assert load_study(changed("transcoders", None)).transcoders is None
+    assert load_study({**changed("transcoders", None), **NO_CIRCUITS}).transcoders is None
 
 
 def test_a_study_may_take_all_its_transcoders_from_elsewhere_and_then_needs_no_point():
-    study = copy.deepcopy(SMOKE)
+    study = {**copy.deepcopy(SMOKE), **NO_CIRCUITS}
     ready = {**study["transcoders"]["models"]["base"], "seeds": [0], "ready": READY}
     study["transcoders"] |= {"models": {"base": ready}, "points": {}, "sweep": None}
     assert load_study(study).transcoders.trained() == {}
@@ -302,3 +304,41 @@ def test_concepts_need_generated_text_and_pairs_that_exist():
     assert "Did you mean 'base-distill'" in refusal("concepts.pairs", ["base-distil"])
     plain = {"plain": {"kind": "plain_files", "weight": 1.0, "files": ["a.txt"], "column": None, "rows": None}}
     assert "set `concepts: null`" in refusal("text.traces.sources", plain)
+
+
+# ------------------------------------------------------------------------------------------------ circuits
+
+
+@pytest.mark.parametrize(
+    "path,value,said",
+    [
+        ("prompts.elicitations", {"base": "solution"}, "prompts.reasoning names 'distill'"),
+        ("prompts.elicitations.distill", "solution", "must be `think`"),
+        ("prompts.base", "distill", "nothing could differ"),
+        ("prompts.base", "bse", "Did you mean 'base'?"),
+        ("prompts", None, "graphs: needs the section `prompts`"),
+        ("graphs", None, "comparisons: needs the section `graphs`"),
+        ("motifs", None, "comparisons: needs the section `motifs`"),
+        ("graphs.prune_nodes", 0.99, "must not exceed stored_share"),
+        ("graphs.links", {**LINKS, "tokens": 500}, "greater than or equal to 10000"),
+        ("graphs.links", {**LINKS, "point": "btk99"}, "graphs.links.point names 'btk99'"),
+        ("graphs.links", {**LINKS, "pair": "base-rl"}, "graphs.links.pair names 'base-rl'"),
+        ("motifs.nulls", ["erdos_renyi"], "must hold 'typed'"),
+        ("motifs.nulls", ["typed", "random"], "'layer_pair_config'"),
+        ("comparisons.published", "haiku", "comparisons.published names 'haiku'"),
+    ],
+)  # fmt: skip
+def test_circuits_that_lack_what_they_need_are_refused(path, value, said):
+    assert said in refusal(path, value)
+
+
+def test_traced_models_must_have_transcoders():
+    study = changed("transcoders.models", {"base": SMOKE["transcoders"]["models"]["base"]})
+    study["transcoders"]["sweep"]["model"] = "base"
+    with pytest.raises(ConfigError, match="must have transcoders"):
+        load_study(study)
+
+
+def test_a_study_may_have_no_circuits_or_no_base():
+    assert load_study(changed("prompts.base", None)).prompts.base is None
+    assert load_study({**SMOKE, **NO_CIRCUITS}).graphs is None

@@ -624,6 +624,14 @@ class TranscoderGates(Settings):
     uninformative_nats: Annotated[float, Field(ge=0)]
 
 
+class GraphGates(Settings):
+    """Limits under which a graph is not called an explanation: `feature_share`, the influence of the last hop that
+    latents carry, and `coverage`, the share of blocks that have a transcoder."""
+
+    feature_share: Share
+    coverage: Share
+
+
 class Gates(Settings):
     """Thresholds of the quality gates on the page."""
 
@@ -635,6 +643,7 @@ class Gates(Settings):
     nats_per_byte_gap: Positive
     min_problems: Count
     transcoders: TranscoderGates
+    graphs: GraphGates
 
 
 class Tracking(Settings):
@@ -650,6 +659,146 @@ class ReportSettings(Settings):
     banner: str | None
     scale: Literal["tiny", "real"]
     ranked_latents: Count
+
+
+# ------------------------------------------------------------------------------------------------ circuits
+
+
+class Prompts(Settings):
+    """Benchmark prompts and how models answer them: greedily and with `samples` samples at `temperature`.
+
+    `elicitations` says which models answer and how they are asked. Responses of the model `reasoning` are the contexts
+    of attribution graphs, on which the model `base` (null: none) is traced as well. `think_target`: the position in
+    the think phase whose uncertainty is nearest to the answer's (of contexts at least `think_context_share` as long as
+    the answer's, so that the two can be compared), or its middle. `answer_target`: the first token inside
+    the last box, or the first after the think phase.
+    """
+
+    file: str
+    reasoning: Name
+    base: Name | None
+    elicitations: dict[Name, Literal["direct", "solution", "think"]]
+    samples: Annotated[int, Field(ge=0)]
+    temperature: Positive
+    max_new_tokens: Count
+    batch_size: Count
+    think_target: Literal["matched_entropy", "middle"]
+    think_context_share: Share
+    answer_target: Literal["boxed", "first"]
+    seed: Seed
+
+
+class Interventions(Settings):
+    """Per graph `features` latents are drawn evenly from `quantiles` of their predicted effect, and `matched` random
+    ones alike in layer, activation and position class. Intervals from `bootstrap` resamples, over prompts."""
+
+    features: Annotated[int, Field(ge=0)]
+    quantiles: Count
+    matched: Annotated[int, Field(ge=0)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Links(Settings):
+    """A transcoder latent is linked to a crosscoder latent of its layer when their activations correlate by at least
+    `min_correlation` on `tokens` tokens of the part `report`; `random_draws` latents of equal firing rate stand beside
+    each. `pair` names the pair whose crosscoders are asked, `point` the sweep point."""
+
+    pair: Name
+    point: PointName
+    min_correlation: Share
+    tokens: Annotated[int, Field(ge=10_000)]
+    random_draws: Count
+    seed: Seed
+
+
+class Graphs(Settings):
+    """Attribution graphs, one per prompt, model and target.
+
+    Latents at the last `window` positions of a context become nodes, earlier ones count as error; of those that fire at
+    most `max_features` are attributed (null: all), `batch_size` at a time. `runners_up`: further likely tokens beside
+    the target. A file holds the nodes that carry `stored_share` of the influence, at most `stored_nodes` of them; the
+    graph that is shown and counted those that carry `prune_nodes` of it, and of their edges those that carry
+    `prune_edges`. One job traces up to `prompts_of_job` prompts. `viewer_examples` of each latent are shown.
+    """
+
+    window: Count
+    max_features: Count | None
+    batch_size: Count
+    runners_up: Annotated[int, Field(ge=0)]
+    stored_share: Share
+    stored_nodes: Count
+    prune_nodes: Share
+    prune_edges: Share
+    prompts_of_job: Count
+    viewer_examples: Annotated[int, Field(ge=0)]
+    labelled: Annotated[int, Field(ge=0)]
+    interventions: Interventions
+    links: Links | None
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _what_is_shown_is_stored(self):
+        if self.prune_nodes > self.stored_share:
+            raise ValueError(f"prune_nodes ({self.prune_nodes}) must not exceed stored_share ({self.stored_share})")
+        return self
+
+
+class MotifSource(Settings):
+    """A folder of attribution graphs from elsewhere, in Neuronpedia's JSON."""
+
+    folder: str
+
+
+NULL_MODELS = (
+    "typed", "configuration", "erdos_renyi", "layer_preserving", "layer_pair_config", "layer_pair_config_signs",
+)  # fmt: skip
+"""Null models of motif counts (docs/methods.md §11): ours first, then the published ones by their names."""
+
+
+class Motifs(Settings):
+    """Motif counts of pruned graphs beside null models.
+
+    `thresholds` are couples of node and edge shares, the first being the one that is reported; `max_gap` the largest
+    distance in layers of an edge in a signed template. `samples` graphs are drawn from each of `nulls` by `chains`
+    chains with `swaps_per_edge` attempted swaps; with fewer than `min_states` distinct counts no z is given. `sources`
+    are folders of graphs from elsewhere. Intervals from `bootstrap` resamples, over prompts.
+    """
+
+    thresholds: Annotated[tuple[tuple[Share, Share], ...], Field(min_length=1)]
+    max_gap: Count
+    nulls: Annotated[tuple[Literal[NULL_MODELS], ...], Field(min_length=1)]
+    samples: Annotated[int, Field(ge=19)]
+    chains: Count
+    swaps_per_edge: Count
+    min_states: Annotated[int, Field(ge=2)]
+    sources: dict[PointName, MotifSource]
+    bootstrap: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _ours_is_among_the_nulls(self):
+        if "typed" not in self.nulls:
+            raise ValueError(f"nulls must hold 'typed', on which every comparison rests; they are {list(self.nulls)}")
+        return self
+
+
+class Comparisons(Settings):
+    """Comparisons of graphs. `published` names a source of motifs.sources (null: none given). Fewer than `min_prompts`
+    prompts, or `min_samples` sampled responses for correct against incorrect: not testable. Couples of think and answer
+    targets differ by at most the factor `length_caliper` in context length and by `entropy_caliper` nats.
+    `false_discovery_rate` is the share of false findings that is accepted; `permutations` of labels, `bootstrap`
+    resamples over prompts."""
+
+    published: PointName | None
+    min_prompts: Count
+    min_samples: Count
+    length_caliper: Annotated[float, Field(ge=1)]
+    entropy_caliper: Positive
+    permutations: Annotated[int, Field(ge=99)]
+    bootstrap: Annotated[int, Field(ge=100)]
+    false_discovery_rate: Share
+    seed: Seed
 
 
 # ------------------------------------------------------------------------------------------------ study
@@ -679,6 +828,10 @@ class Study(Settings):
     examples: Examples
     labels: Labels
     concepts: Concepts | None
+    prompts: Prompts | None
+    graphs: Graphs | None
+    motifs: Motifs | None
+    comparisons: Comparisons | None
     gates: Gates
     tracking: Tracking
     report: ReportSettings
@@ -696,6 +849,9 @@ class Study(Settings):
             _transcoders_have_a_point,
             _labels_find_their_examples,
             _concepts_are_of_generated_text,
+            _prompts_name_known_things,
+            _graphs_have_what_they_need,
+            _comparisons_name_known_things,
             _results_do_not_mix,
         ):
             check(self)
@@ -879,6 +1035,52 @@ def _concepts_are_of_generated_text(study: Study) -> None:
                 f"concepts: text {name!r} has no generated source, and only in generated text is it known token by "
                 "token what is what; set `concepts: null`"
             )
+
+
+def _prompts_name_known_things(study: Study) -> None:
+    prompts = study.prompts
+    if prompts is None:
+        return
+    for name in prompts.elicitations:
+        _known("prompts.elicitations", name, study.models)
+    for key in ("reasoning", "base"):
+        name = getattr(prompts, key)
+        if name is not None:
+            _known(f"prompts.{key}", name, prompts.elicitations)
+    if prompts.elicitations[prompts.reasoning] != "think":
+        raise ValueError(
+            f"prompts.elicitations.{prompts.reasoning} must be `think`: graphs are traced on its think phase; it is "
+            f"{prompts.elicitations[prompts.reasoning]!r}"
+        )
+    if prompts.base == prompts.reasoning:
+        raise ValueError(f"prompts.base and prompts.reasoning are both {prompts.base!r}: nothing could differ")
+
+
+def _graphs_have_what_they_need(study: Study) -> None:
+    if study.graphs is None:
+        return
+    for key in ("prompts", "transcoders"):
+        if getattr(study, key) is None:
+            raise ValueError(f"graphs: needs the section `{key}`, which is null")
+    for name in filter(None, (study.prompts.reasoning, study.prompts.base)):
+        _known("graphs: prompts.reasoning and prompts.base must have transcoders; transcoders.models", name,
+               study.transcoders.models)  # fmt: skip
+    links = study.graphs.links
+    if links is None:
+        return
+    _known("graphs.links.pair", links.pair, study.pairs)
+    banks = [bank for bank in study.banks.values() if links.pair in bank.pairs]
+    _known("graphs.links.point", links.point, {point for bank in banks for point in bank.points})
+
+
+def _comparisons_name_known_things(study: Study) -> None:
+    if study.comparisons is None:
+        return
+    for key in ("prompts", "graphs", "motifs"):
+        if getattr(study, key) is None:
+            raise ValueError(f"comparisons: needs the section `{key}`, which is null")
+    if study.comparisons.published is not None:
+        _known("comparisons.published", study.comparisons.published, study.motifs.sources)
 
 
 def _results_do_not_mix(study: Study) -> None:

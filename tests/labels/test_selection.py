@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from reasondiff.config import Labels
-from reasondiff.labels.selection import choose_latents, rate_bins
+from reasondiff.labels.selection import choose_latents, most_used, rate_bins
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))["labels"]
@@ -123,3 +123,13 @@ def test_tables_of_different_dictionaries_are_refused():
 def test_terciles_hold_a_third_each_from_the_rarest_up():
     assert list(rate_bins([0.3, 0.1, 0.2, 0.5, 0.6, 0.4])) == [1, 0, 0, 2, 2, 1]
     assert list(rate_bins([])) == []
+
+
+# ------------------------------------------------------------------------------------------------ graphs
+
+
+def test_the_latents_that_graphs_of_a_set_use_most_are_those_of_its_model_and_seed():
+    rows = [("distill", 0, 2, 17), ("base", 0, 1, 3), ("distill", 1, 1, 4), ("distill", 0, 0, 5), ("distill", 0, 4, 6)]
+    table = pd.DataFrame(rows, columns=["model", "seed", "layer", "latent"])
+    assert most_used(table, "transcoders/distill/traces/x8k8/seed0", 2) == [(2, 17), (0, 5)]
+    assert most_used(table, "transcoders/rl/traces/x8k8/seed0", 2) == []

@@ -55,6 +55,7 @@ def make_tables(study):
         for kind in LABELLED:  # {folder: table}
             found = {f"{folder}/x.tsv": table for folder, table in given.get(kind, {}).items()}
             kinds[kind] = sites.joined(found, FOLDERS[kind])
+        kinds |= given.get("circuits", {})
         if "sweep" in given:
             kinds["transcoder_sweep"] = given["sweep"].assign(model="distill", text="traces")
         alignment = given.get("alignment", [])

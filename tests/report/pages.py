@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 
 from reasondiff.report.all_figures import draw
+from reasondiff.report.circuit_tables import figures_of_circuits
 from reasondiff.report.drawing import styled, to_bytes
 from reasondiff.report.page import render, write_page
 from reasondiff.report.sites import figures_of
@@ -17,7 +18,9 @@ FACTS = [{"rule": "train", "seconds": 3.0, "peak_memory_gib": 0.5, "python": "3.
 
 def page_of(study, tables, facts=FACTS) -> str:
     svgs = {}
-    for name, (kind, site) in figures_of(study.pairs, [SITE], [SITE], study.transcoders, has_concepts=True).items():
+    named = figures_of(study.pairs, [SITE], [SITE], study.transcoders, has_concepts=True)
+    parts = (part is not None for part in (study.graphs, study.motifs, study.comparisons))
+    for name, (kind, site) in {**named, **figures_of_circuits(*parts)}.items():
         with styled(name):
             svgs[name] = to_bytes(draw(kind, site, study, tables), "svg").decode()
     return write_page(study, tables, svgs, facts, "0123abcd", {"study": study.study}).report

@@ -110,7 +110,8 @@ def test_the_verdicts_of_many_layers_are_counted_per_set(study, transcoded):
 
 
 def test_a_study_without_transcoders_does_not_speak_of_them(study, whole):
-    without = study.model_copy(update={"transcoders": None})
+    built_on_them = ("graphs", "motifs", "comparisons")
+    without = study.model_copy(update=dict.fromkeys(("transcoders", *built_on_them)))
     assert transcoders(without, whole, {}) == []
     assert not [name for name in figures_of(study.pairs, [], [], None) if "transcoder" in name]
     assert "transcoder" not in page_of(without, whole).lower()

@@ -141,6 +141,7 @@ rule label_latents:
         examples="<results>/{folder}/examples.parquet",
         firing="<results>/{folder}/firing.parquet",
         latents=table_of_latents,
+        graphs=latents_of_graphs,
     output:
         "<results>/{folder}/labels.json",
     log:
@@ -159,6 +160,7 @@ rule label_latents:
         study=study.study,
         most_dollars=most_dollars,
         failed_before=failed_before,
+        in_graphs=study.graphs.labelled if study.graphs else 0,
         code=code_hash("reasondiff.labels.labelling", "reasondiff.labels.selection", "reasondiff.labels.providers"),
     message:
         "Labels for {wildcards.folder} by provider {params.settings[provider]}: {params.most_dollars}"

@@ -1,21 +1,26 @@
 import json
 
+from reasondiff.report.circuit_tables import figures_of_circuits
 from reasondiff.report.sites import figures_of
 from reasondiff.store import digest
 
 COUPLED = [site for site, banks in sites().items() if points(banks, coupled=True)]
 FIGURES = figures_of(study.pairs, sites(), COUPLED, study.transcoders, has_concepts=bool(concept_tables()))
+FIGURES |= figures_of_circuits(study.graphs is not None, study.motifs is not None, study.comparisons is not None)
 BASELINES = [f"<results>/crosscoders/{site}/baselines.tsv" for site in sites()]
 ALIGNMENT = [f"<results>/crosscoders/{pair}/{text}/alignment.json" for pair, text in pair_texts()]
 DIVERGENCE = [f"<results>/crosscoders/{pair}/{text}/divergence.tsv" for pair, text in pair_texts()]
 TOKENS = collect("<results>/text/{text}/{tokenizer}", text=study.text, tokenizer=study.tokenizers)
-# what a page is made of besides code: markup, styles, and the script of the latent browser
-MARKUP = sorted(
-    p for p in (Path(workflow.basedir) / "scripts/reasondiff/report").iterdir() if p.suffix in (".html", ".css", ".js")
-)
 # the sections of the study that its page speaks of, as plain data
 REPORT_PARTS = {"study", "split", "tokenizers", "models", "text", "pairs", "banks", "latents", "gates", "report"}
-REPORTED = study.model_dump(mode="json", include=REPORT_PARTS | {"transcoders", "labels", "concepts"})
+CIRCUITS = {"prompts", "graphs", "motifs", "comparisons"}
+REPORTED = study.model_dump(mode="json", include=REPORT_PARTS | CIRCUITS | {"transcoders", "labels", "concepts"})
+GRAPH_TABLES = {
+    "graph_summary": "<results>/graphs/summary.tsv" if study.graphs else [],
+    "graph_interventions": "<results>/graphs/interventions.tsv" if study.graphs else [],
+    "motif_profiles": "<results>/motifs/profiles.tsv" if study.comparisons else [],
+    "comparisons": [f"<results>/comparisons/{name}.tsv" for name in (COMPARISONS if study.comparisons else [])],
+}
 
 
 rule summarise_study:
@@ -68,6 +73,7 @@ rule summarise_study:
 rule draw_figures:
     """What do the distances, the dictionaries and the latents look like?"""
     input:
+        **GRAPH_TABLES,
         histograms=collect("{tokens}/histogram.tsv", tokens=TOKENS),
         accuracy=collect("<results>/models/{model}/accuracy.tsv", model=study.models),
         divergence=DIVERGENCE,
@@ -111,6 +117,7 @@ rule draw_figures:
 rule write_report:
     """What did training change? One page, readable without network."""
     input:
+        **GRAPH_TABLES,
         statistics=collect("{tokens}/statistics.tsv", tokens=TOKENS),
         parts=collect("{tokens}/parts.tsv", tokens=TOKENS),
         checks=rules.summarise_study.input.checks,
@@ -133,6 +140,11 @@ rule write_report:
         transcoder_label_scores=chosen_files("label_scores.tsv", first_seed=True),
         concepts=concept_tables(),
         transcoder_concepts=transcoder_concept_tables,
+        prompt_accuracy="<results>/prompts/accuracy.tsv" if study.prompts else [],
+        graph_latents="<results>/graphs/latents.tsv" if study.graphs else [],
+        graph_costs=graph_costs(),
+        split=SPLIT,
+        viewer="<results>/report/graphs/viewer.html" if study.graphs else [],
         pages_labels=labelled_files("labels.json"),
         pages_examples=labelled_files("examples.parquet"),
         pages_firing=labelled_files("firing.parquet"),
@@ -153,7 +165,7 @@ rule write_report:
         gpu=0,
     params:
         study=REPORTED,
-        markup=digest("".join(path.read_text(encoding="utf-8") for path in MARKUP)),
+        markup=markup_of("report"),
         config_digest=digest(json.dumps(study.model_dump(mode="json"), sort_keys=True)),
         code=code_hash("reasondiff.report.page", "reasondiff.report.inputs", "reasondiff.report.latent_pages"),
     script:

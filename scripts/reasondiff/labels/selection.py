@@ -47,6 +47,17 @@ def choose_latents(
     return pd.DataFrame(rows, columns=COLUMNS).astype({"layer": int, "latent": int})
 
 
+def most_used(table: pd.DataFrame, folder: str, most: int) -> list[tuple[int, int]]:
+    """(layer, latent) of the latents that graphs of one set of transcoders use most, at most `most` of them.
+
+    `table` has the columns model, seed, layer and latent, the most used first; `folder` is that of the set
+    (`transcoders/<model>/<text>/<point>/seed<seed>`).
+    """
+    _, model, *_, seed = folder.split("/")
+    mine = table[(table["model"] == model) & (table["seed"] == int(seed.removeprefix("seed")))]
+    return _keys(mine.head(most))
+
+
 def rate_bins(rates: Iterable[float]) -> np.ndarray:
     """Tercile of each firing rate among these, 0 the rarest; equal rates may fall into neighbouring terciles."""
     rates = np.array(list(rates), dtype=np.float64)

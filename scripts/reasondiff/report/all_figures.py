@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reasondiff.latents.counts import DICTIONARY
-from reasondiff.report import figures, label_figures, latent_figures, transcoder_figures
+from reasondiff.report import circuit_figures, figures, label_figures, latent_figures, transcoder_figures
 from reasondiff.report.captions import of_site
+from reasondiff.report.circuit_tables import of_comparison
 from reasondiff.report.concept_tables import all_concepts
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.sites import control_site
@@ -15,14 +16,16 @@ from reasondiff.report.transcoder_tables import told
 
 
 def draw(kind: str, site: str, study: StudyParts, tables: StudyTables) -> Figure:
-    """A figure by its kind and, where it has one, its site (see `report.sites.figures_of`).
+    """A figure by its kind and, where it has one, its site, or the name of its comparison (see
+    `report.sites.figures_of` and `report.circuit_tables.figures_of_circuits`).
 
     Raises:
         KeyError: there is no such kind.
     """
     fidelity, counts = tables.summaries["fidelity"], tables.summaries["counts"]
     limits = study.gates.transcoders
-    mine, control = of_site(tables.latents, site), of_site(tables.latents, control_site(study.pairs, site))
+    place = "" if kind == "comparison" else site
+    mine, control = of_site(tables.latents, place), of_site(tables.latents, control_site(study.pairs, place))
     drawings = {
         "lengths": lambda: figures.lengths(tables.histograms),
         "accuracy": lambda: figures.accuracy(tables.accuracy),
@@ -36,6 +39,10 @@ def draw(kind: str, site: str, study: StudyParts, tables: StudyTables) -> Figure
         "transcoder_layers": lambda: transcoder_figures.layers(told(tables.summaries["transcoders"]), limits),
         "transcoders_at_once": lambda: transcoder_figures.together(told(tables.summaries["transcoders"]), limits),
         "label_scores": lambda: label_figures.label_scores(tables.summaries["label_summary"]),
+        "graph_scores": lambda: circuit_figures.graph_scores(tables.graph_summary, study.gates.graphs),
+        "interventions": lambda: circuit_figures.interventions(tables.graph_interventions),
+        "motif_profiles": lambda: circuit_figures.motif_profiles(tables.motif_profiles, study.motifs),
+        "comparison": lambda: circuit_figures.comparison(of_comparison(tables.comparisons, site)),
         "concepts": lambda: label_figures.concepts(all_concepts(tables.concepts, tables.transcoder_concepts.iloc[:0])),
     }
     return drawings[kind]()

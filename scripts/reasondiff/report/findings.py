@@ -9,6 +9,7 @@ import pandas as pd
 
 from reasondiff.config import Pair
 from reasondiff.report.blocks import Finding
+from reasondiff.report.circuit_findings import circuit_findings
 from reasondiff.report.concept_sections import concept_findings
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.judging import FAIL, NOT_TESTABLE, PASS
@@ -19,7 +20,7 @@ from reasondiff.report.wording import NULL, ONE_CHAIN, decimals, direction, inte
 
 
 def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
-    """What was found: latents, distance, accuracy, transcoders, labels, known concepts, instruments."""
+    """What was found: latents, distance, accuracy, transcoders, labels, known concepts, circuits, instruments."""
     effects = {name: pair for name, pair in study.pairs.items() if pair.role == "effect"}
     found: list[Finding] = []
     for name, pair in effects.items():
@@ -31,6 +32,7 @@ def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
     found += transcoder_findings(study, tables)
     found += label_findings(study, tables)
     found += concept_findings(study, tables)
+    found += circuit_findings(study, tables)
     return [*found, *instruments(tables.summaries["gates"], study)]
 
 

@@ -11,13 +11,17 @@ import pandas as pd
 
 from reasondiff.config import (
     Bank,
+    Comparisons,
     Concepts,
     Gates,
+    Graphs,
     Labels,
     Latents,
     Model,
+    Motifs,
     Name,
     Pair,
+    Prompts,
     ReportSettings,
     Settings,
     Split,
@@ -43,6 +47,10 @@ class StudyParts(Settings):
     latents: Latents
     labels: Labels
     concepts: Concepts | None
+    prompts: Prompts | None
+    graphs: Graphs | None
+    motifs: Motifs | None
+    comparisons: Comparisons | None
     gates: Gates
     report: ReportSettings
 
@@ -83,6 +91,17 @@ class StudyTables:
     concepts: pd.DataFrame
     """Of crosscoder sites."""
     transcoder_concepts: pd.DataFrame
+    prompt_accuracy: pd.DataFrame
+    """Of the benchmark prompts."""
+    graph_summary: pd.DataFrame
+    graph_latents: pd.DataFrame
+    graph_interventions: pd.DataFrame
+    graph_costs: pd.DataFrame
+    motif_profiles: pd.DataFrame
+    comparisons: pd.DataFrame
+    """All four, one below the other."""
+    split: pd.DataFrame
+    """Usage and wiring."""
     labels: list[dict[str, Any]]
     """Labels of each dictionary, with the keys kind, of (pair or model), text, layer, point and seed."""
     alignment: list[dict[str, Any]]
@@ -117,6 +136,14 @@ FOLDERS = {
     "firing": sites.DICTIONARY,
     "concepts": sites.SITE,
     "transcoder_concepts": sites.TRANSCODER_SET,
+    "prompt_accuracy": sites.PROMPTS,
+    "graph_summary": sites.GRAPHS,
+    "graph_latents": sites.GRAPHS,
+    "graph_interventions": sites.GRAPHS,
+    "graph_costs": sites.GRAPH_COSTS,
+    "motif_profiles": sites.MOTIFS,
+    "comparisons": sites.COMPARISONS,
+    "split": sites.COMPARISONS,
 }
 
 

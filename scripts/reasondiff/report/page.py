@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from reasondiff.report import (
     browser_sections,
+    circuit_sections,
     concept_sections,
     gate_sections,
     label_sections,
@@ -25,6 +26,7 @@ from reasondiff.report import (
 )
 from reasondiff.report.blocks import Figure, Section
 from reasondiff.report.captions import captions
+from reasondiff.report.circuit_captions import circuit_captions
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.label_captions import label_captions
 from reasondiff.report.latent_pages import LIMIT_BYTES, Browsed
@@ -100,6 +102,7 @@ def sections(
         *transcoder_sections.transcoders(study, tables, drawn),
         label_sections.labels(study, tables, drawn),
         *concept_sections.concepts(study, tables, drawn),
+        *circuit_sections.circuits(study, tables, drawn),
         study_sections.spent(facts),
         study_sections.provenance(study, tables, facts, config_digest),
     ]
@@ -109,7 +112,7 @@ def figures_with_captions(study: StudyParts, tables: StudyTables, svgs: Mapping[
     """{name: figure} of the figures that were drawn."""
     places = {*latent_sections.sites_of(tables.latents), *latent_sections.sites_of(tables.summaries["fidelity"])}
     said = {**captions(study, tables, sorted(places)), **transcoder_captions(study, tables)}
-    said |= label_captions(study, tables)
+    said |= {**label_captions(study, tables), **circuit_captions(study, tables)}
     return {name: Figure(name, embedded(svg), said.get(name, "")) for name, svg in svgs.items()}
 
 

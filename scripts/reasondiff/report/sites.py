@@ -19,6 +19,11 @@ SITE = "crosscoders/{pair}/{text}/layer{layer}"
 DICTIONARY = "crosscoders/{pair}/{text}/layer{layer}/{point}/seed{seed}"
 TRANSCODED = "transcoders/{model}/{text}"
 TRANSCODER_SET = "transcoders/{model}/{text}/{point}/seed{seed}"
+PROMPTS = "prompts"
+GRAPHS = "graphs"
+GRAPH_COSTS = "graphs/{model}/seed{seed}/costs"
+MOTIFS = "motifs"
+COMPARISONS = "comparisons"
 
 STUDY_FIGURES = ("lengths", "accuracy", "divergence", "exclusive_counts")
 TRANSCODER_FIGURES = ("transcoder_layers", "transcoders_at_once")

@@ -1,0 +1,1 @@
+"""Attribution graphs: which latents, through which of one another, make a model say its next token."""
