@@ -27,4 +27,5 @@ with job(snakemake):
 
     costs = trace_all(subject, targets, files, Graphs.model_validate(params.settings), params.code, before)
 
-    write_table(output.costs, costs, {"code": params.code})
+    card = {"model": subject.info.weights_digest, "seed": params.seed, "traced": params.traced, "code": params.code}
+    write_table(output.costs, costs, card)

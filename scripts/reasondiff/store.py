@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 CARD_LINE = "# card: "
+IN_SCRIPT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 NO_ROOM_BYTES = 2**16  # with less than this free, a writer that failed is taken to have failed for want of room
 
 
@@ -123,6 +124,17 @@ def write_json(path: str | Path, content: Mapping[str, Any], card: Mapping[str, 
     """Writes a JSON object with its card under the key `card`; keys keep their order."""
     whole = {**content, **({"card": dict(card)} if card is not None else {})}
     write_text(path, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+
+
+def as_script(data: Any) -> str:
+    """JSON that can stand in a script element whatever text it holds: nothing in it ends the element, opens another, or
+    ends a line of script.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.translate(IN_SCRIPT)
 
 
 def write_json_lines(path: str | Path, rows: list[Mapping[str, Any]]) -> None:

@@ -137,6 +137,9 @@ def test_the_skips_part_of_an_edge_is_weighed_against_the_rest():
     # an edge of 4 that is 6 without skips has |-2| through them: 2 / (2 + 6)
     context.direct = torch.tensor([[6.0, -2.0, 1.0, 0, 0, 0, 0, 0]])
     assert share_skip(context, whole, only) == pytest.approx(2 / 8 * 4 / 8)
+    # and one of 4 that is -4 without has 8 through them: 8 / (8 + 4)
+    context.direct = torch.tensor([[-4.0, -2.0, 1.0, 0, 0, 0, 0, 0]])
+    assert share_skip(context, whole, only) == pytest.approx(8 / 12 * 4 / 8)
 
 
 def test_skips_carry_nothing_where_there_are_none(small_models, small_tokenizer, trained_transcoders):

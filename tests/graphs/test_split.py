@@ -126,6 +126,15 @@ def test_nothing_is_found_that_the_false_discovery_rate_does_not_allow():
     assert not rows["verdict"].eq("found").any()
 
 
+def test_nothing_is_found_whose_interval_holds_zero():
+    lenient = SETTINGS.model_copy(update={"false_discovery_rate": 1.0})
+
+    table = split_changes(reasoning(), base(), other_seed(), lenient)
+
+    holds_zero = (table["difference_low"] <= 0) & (table["difference_high"] >= 0)
+    assert holds_zero.sum() > 20 and table.loc[holds_zero, "verdict"].eq("not found").all()
+
+
 def test_what_the_second_seed_changes_as_well_is_not_found(unchanged):
     assert not unchanged["verdict"].eq("found").any()
     assert verdicts(unchanged).loc["total_change", "value"] > 0.01

@@ -194,6 +194,7 @@ def test_every_target_gets_its_files_and_equal_inputs_give_equal_bytes(subject, 
         graph, table = read_graph(file.graph), read_table(file.interventions)
         assert graph.facts["ids"] == list(one.ids) and graph.facts["target_id"] == one.target_id
         assert 0 < len(graph.nodes_of(FEATURE)) <= 40 == graph.facts["features"]
+        assert len(graph.nodes_of(FEATURE)) + len(graph.nodes_of(ERROR)) <= SETTINGS.stored_nodes < 40 + 3 * 9
         assert list(table.columns) == COLUMNS and len(table) == 12  # four and two latents, ablated and doubled
 
 

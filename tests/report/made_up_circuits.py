@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reasondiff.graphs import agreement as agreements
+from reasondiff.graphs import split, summary
+from reasondiff.models import answering
+from reasondiff.motifs import comparison, profiles
+
 SCALARS = {
     "replacement": 0.8, "completeness": 0.9, "feature_share": 0.7, "share_layer0": 0.1, "share_target_position": 0.4,
     "share_skip": 0.05, "share_rest": 0.2, "tokens_via_features": 0.6, "coverage": 1.0, "included": 0.95,
@@ -54,9 +59,12 @@ def accuracy(model: str, category: str, share: float) -> dict[str, Any]:
     return {**row, "closed_share": 0.9, "truncated_share": 0.1}
 
 
-def split_row(quantity: str, value: float) -> dict[str, Any]:
-    row = {"comparison": "reasoning - base", "correspondence": "index", "phase": "all", "quantity": quantity, "n": 20}
-    return {**row, "value": value, "low": value - 0.1, "high": value + 0.1, "verdict": "found"}
+def split_row(quantity: str, value: float, target: str = "all", **changes: Any) -> dict[str, Any]:
+    row = {"comparison": "reasoning - base", "first": "distill/seed0", "second": "base/seed1", "target": target}
+    row |= {"correspondence": "matched", "phase": target, "quantity": quantity, "n": 20, "value": value}
+    row |= {"low": value - 0.1, "high": value + 0.1, "null_value": 0.2, "null_low": 0.1, "null_high": 0.3}
+    row |= {"difference": value - 0.2, "difference_low": value - 0.4, "difference_high": value, "p_adjusted": 0.01}
+    return {**row, "verdict": "found", "reason": "beyond the null", **changes}
 
 
 def circuits() -> dict[str, pd.DataFrame]:
@@ -82,3 +90,15 @@ def circuits() -> dict[str, pd.DataFrame]:
         "comparisons": pd.DataFrame(judged),
         "split": pd.DataFrame([split_row("wiring", 0.3), split_row("usage_set", 0.5)]),
     }
+
+
+# what the stages write, so that a column renamed there is missed here
+COLUMNS = {
+    "graph_summary": summary.COLUMNS,
+    "graph_latents": summary.LATENT_COLUMNS,
+    "graph_interventions": agreements.COLUMNS,
+    "motif_profiles": profiles.COLUMNS,
+    "comparisons": comparison.COLUMNS,
+    "split": split.COLUMNS,
+    "prompt_accuracy": answering.ACCURACY_COLUMNS,
+}

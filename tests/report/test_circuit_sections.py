@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 import pytest
-from made_up_circuits import accuracy, agreement, circuits, compared, graph, profile
+from made_up_circuits import COLUMNS, accuracy, agreement, circuits, compared, graph, profile
 from pages import page_of, words_of
 
 from reasondiff.report.all_figures import draw
@@ -72,6 +72,11 @@ def test_rows_on_how_groups_match_are_no_tests():
         compared("think_answer", "tokens", 0.3, "found", measure_family="match"),
     ])  # fmt: skip
     assert counts(rows) == {"found": 1, "not found": 0, "not testable": 0}
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_the_page_reads_columns_that_the_stages_write(table):
+    assert set(circuits()[table].columns) <= set(COLUMNS[table])
 
 
 # ------------------------------------------------------------------------------------------------ sentences
@@ -147,7 +152,7 @@ def test_prompts_that_nobody_judges_have_no_accuracy(study, make_tables):
 
 def test_usage_and_wiring_are_on_the_page(study, made):
     said = words(study, made)
-    assert "wiring" in said and "0.30 (0.20 to 0.40)" in said
+    assert "distill/seed0 − base/seed1 matched all wiring 0.30 (0.20 to 0.40) 0.20 (0.10 to 0.30) 0.10 (−0.10" in said
 
 
 def test_a_study_whose_stages_found_nothing_says_so(study, make_tables):

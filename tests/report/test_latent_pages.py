@@ -13,10 +13,10 @@ from pages import Tags
 
 from reasondiff.latents.example_table import read_examples, table_of, write_examples
 from reasondiff.report.browser_sections import apart, inside
-from reasondiff.report.latent_pages import PageFiles, as_script, browsed, latent_id, packed, page_files, short
+from reasondiff.report.latent_pages import PageFiles, browsed, latent_id, packed, page_files, short
 from reasondiff.report.page import render, write_page
 from reasondiff.report.sites import dictionary_of
-from reasondiff.store import ArtefactError, write_json, write_table
+from reasondiff.store import ArtefactError, as_script, write_json, write_table
 
 NASTY = "</script><script>alert('<b>&\u2028"
 

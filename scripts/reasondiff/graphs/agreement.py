@@ -24,7 +24,7 @@ UNSIGNED = ("baseline_norm",)
 """Predictions that say how large a change is and not which way it goes: they are held against its size."""
 FREEZINGS = {"frozen": "frozen_change", "free": "free_change"}
 FLOOR_LOGITS = 1e-4
-"""Changes predicted to be no larger count in no sign agreement: a forward pass in float32 is no surer of its logits."""
+"""Changes predicted to be no larger count in no sign agreement: well above the rounding of float32 (2e-6 was seen)."""
 MIN_PROMPTS = 6
 """With fewer no interval is given, and the prediction is not testable."""
 ALL = "all"

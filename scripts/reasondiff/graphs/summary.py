@@ -24,10 +24,11 @@ FIGURES = [
 ]  # fmt: skip
 FLAGS = ["replaced_top1"]
 PRUNED_COUNTS = ["nodes", "edges", "features_pruned"]
+TOKENS = "tokens"
 PRUNED_FIGURES = ["depth", "crossing_share"]
 COLUMNS = [
     "model", "seed", "prompt_id", "category", "target", "phase", "status", "reason", "explains", "refused",
-    "target_id", "target_token", "blocks", "active", "features", "window", "max_features", *FIGURES, *FLAGS,
+    "target_id", "target_token", TOKENS, "blocks", "active", "features", "window", "max_features", *FIGURES, *FLAGS,
     *PRUNED_COUNTS, *PRUNED_FIGURES,
 ]  # fmt: skip
 LATENT_COLUMNS = ["model", "seed", "layer", "latent", "graphs", "prompts", "influence"]
@@ -37,14 +38,14 @@ TRACED = "traced"
 def summarise(graphs: Iterable[Graph], settings: Graphs, gates: GraphGates) -> pd.DataFrame:
     """One row per graph, in their order, with `COLUMNS`; shares from 0 to 1.
 
-    The scores are facts of the whole graph. `nodes`, `edges` and `features_pruned` count what pruning leaves; `depth`
-    is the mean layer of its latents over the number of blocks, weighted by their influence; `crossing_share` the share
-    of the absolute weight of its edges that join two positions. `refused` says which gates refuse to call the graph an
-    explanation, `explains` that none does. A graph that could not be made has a row with its status and reason, and no
-    figures.
+    The scores are facts of the whole graph. `tokens`: how long its context is. `nodes`, `edges` and `features_pruned`
+    count what pruning leaves; `depth` is the mean layer of its latents over the number of blocks, weighted by their
+    influence; `crossing_share` the share of the absolute weight of its edges that join two positions. `refused` says
+    which gates refuse to call the graph an explanation, `explains` that none does. A graph that could not be made has
+    a row with its status and reason, and no figures.
     """
     frame = pd.DataFrame([_row(graph, settings, gates) for graph in graphs], columns=COLUMNS)
-    kinds = {"float64": [*FIGURES, *PRUNED_FIGURES], "Int64": [*COUNTS, *PRUNED_COUNTS], "boolean": FLAGS}
+    kinds = {"float64": [*FIGURES, *PRUNED_FIGURES], "Int64": [*COUNTS, *PRUNED_COUNTS, TOKENS], "boolean": FLAGS}
     return frame.astype({name: kind for kind, names in kinds.items() for name in names})
 
 
@@ -84,7 +85,7 @@ def _row(graph: Graph, settings: Graphs, gates: GraphGates) -> dict[str, Any]:
     known = {name: graph.facts.get(name) for name in (*TEXTS, *COUNTS, *FIGURES, *FLAGS)}
     pruned = prune(graph, settings.prune_nodes, settings.prune_edges)
     shape = _shape(pruned) if pruned.n_nodes else {}
-    return {**known, **shape, "refused": "; ".join(refused) or None, "explains": not refused}
+    return {**known, **shape, TOKENS: len(graph.tokens), "refused": "; ".join(refused) or None, "explains": not refused}
 
 
 def _shape(pruned: Graph) -> dict[str, Any]:

@@ -7,7 +7,6 @@ that is opened from disk may run scripts but not fetch files. The page reads Neu
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from markupsafe import Markup
 
 from reasondiff.graphs.exchange import TYPES, Labels
 from reasondiff.graphs.graph import FEATURE
-from reasondiff.store import ArtefactError
+from reasondiff.store import ArtefactError, as_script
 
 AROUND = 14
 """Tokens shown before a firing, and as many after it."""
-ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 ROW = (
     "model", "seed", "prompt_id", "category", "target", "status", "reason", "target_token", "probability",
     "nodes", "edges", "features_pruned", "replacement", "completeness", "feature_share", "coverage", "explains",
@@ -130,10 +128,9 @@ def _passage(row: Any) -> list[str]:
 def _json(value: Any, where: str = "the list of graphs") -> str:
     """JSON that can stand in a script whatever text it holds: nothing in it ends the element or a line of script."""
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return as_script(value)
     except ValueError as error:
         raise ValueError(f"{where} holds a number that is not finite, which the page cannot draw: {error}") from error
-    return text.translate(ESCAPED)
 
 
 @functools.cache

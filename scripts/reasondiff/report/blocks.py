@@ -95,7 +95,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Browser:
-    """The latent browser; `data` is JSON that may stand in a script element (`latent_pages.as_script`). One a page."""
+    """The latent browser; `data` is JSON that may stand in a script element (`store.as_script`). One a page."""
 
     data: str
     kind: str = "browser"

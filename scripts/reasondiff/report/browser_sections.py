@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from reasondiff.report.blocks import Browser, Links, Paragraph, Section
 from reasondiff.report.inputs import StudyParts
-from reasondiff.report.latent_pages import FOLDER, Browsed, as_script, n_latents, packed
+from reasondiff.report.latent_pages import FOLDER, Browsed, n_latents, packed
 from reasondiff.report.wording import number
+from reasondiff.store import as_script
 
 ID, TITLE = "pages", "Latent pages"
 REPORT = "report.html"

@@ -273,7 +273,8 @@ def comparisons(study: StudyParts, tables: StudyTables, drawn: Mapping[str, Figu
     first = (
         "A difference is called found only if its p-value, adjusted over all tests of the comparison "
         f"(Benjamini-Hochberg, false discovery rate {study.comparisons.false_discovery_rate:g}), allows it and its "
-        "null does not reproduce it."
+        "null does not reproduce it. Two seeds of transcoders are one draw of what seeds do: an effect of the seed "
+        "that is alike on all prompts would pass for found."
     )
     blocks: list[object] = [Paragraph(first)]
     for name, title in COMPARISONS.items():
@@ -281,15 +282,7 @@ def comparisons(study: StudyParts, tables: StudyTables, drawn: Mapping[str, Figu
         blocks += [Paragraph(f"{title}. {sentence_of(name, rows, study)}")]
         blocks += [drawn[f"comparison_{name}"]] if f"comparison_{name}" in drawn else []
         blocks.append(Details(f"{title}: {len(rows)} rows", [table("", rows, _comparison_columns())]))
-    split = tables.split
-    if len(split):
-        note = (
-            "How much of the change between two models' graphs of the same prompts is usage (which latents fire, and "
-            "how strongly) and how much is wiring (how much one adds to another per unit). The null is one model read "
-            "with two seeds of its transcoders; latents of two seeds can only be matched, so the models are also "
-            "compared that way."
-        )
-        blocks.append(table(note, split, _split_columns()))
+    blocks += _split(tables.split)
     return Section("comparisons", "Comparisons of circuits", blocks)
 
 
@@ -300,14 +293,10 @@ def _comparison_columns() -> list[Column]:
     def null(row: object) -> Cell:
         return _with_ends(row.null_difference, row.null_low, row.null_high)
 
-    def verdict(row: object) -> Cell:
-        more = "" if is_missing(row.reason) else str(row.reason)
-        return Cell(row.verdict, row.verdict, LOOKS.get(row.verdict, ""), more)
-
     columns = [words("measure", "measure"), words("of", "measure_family"), words("a", "group_a"), words("b", "group_b")]
     columns += [figures("a", "value_a", number), figures("b", "value_b", number), Column("a − b", difference)]
     columns += [figures("n prompts", "n", number), figures("p", "p", number), figures("adjusted", "p_adjusted", number)]
-    return [*columns, words("null", "null"), Column("null's difference", null), Column("verdict", verdict)]
+    return [*columns, words("null", "null"), Column("null's difference", null), _verdict()]
 
 
 def _with_ends(value: float, low: float, high: float) -> Cell:
@@ -317,8 +306,45 @@ def _with_ends(value: float, low: float, high: float) -> Cell:
     return Cell(_two(value) + ends, float(value), "number")
 
 
+SPLIT = (
+    "How much of the change between two models' graphs of the same prompts is usage (which latents fire, and how "
+    "strongly) and how much is wiring (how much one adds to another per unit); 0: the graphs are equal, 1: they have "
+    "nothing in common. The null is the base read with two seeds of its transcoders, whose latents can only be matched "
+    "by what they read and write. Against the base's other seed the models are compared in just that way; against the "
+    "first seed, as which the reasoning model's transcoders began, by number as well, and there a change may also come "
+    "of their longer training."
+)
+
+
+def _split(split: pd.DataFrame) -> list[object]:
+    """The split into usage and wiring over all targets, and target by target."""
+    if split.empty:
+        return []
+    whole = split[split["target"] == "all"]
+    rest = split[split["target"] != "all"]
+    details = Details(f"Target by target ({len(rest)} rows)", [table("", rest, _split_columns())])
+    return [table(SPLIT, whole, _split_columns()), details]
+
+
 def _split_columns() -> list[Column]:
-    shown = [words("change", "comparison"), words("latents matched by", "correspondence"), words("phase", "phase")]
-    shown += [words("quantity", "quantity")]
-    value = Column("value", lambda row: _with_ends(row.value, row.low, row.high))
-    return [*shown, value, figures("n prompts", "n", number), words("verdict", "verdict")]
+    def contrast(row: object) -> Cell:
+        said = f"{row.first} − {row.second}"
+        return Cell(said, said, "name")
+
+    def value(name: str) -> Column:
+        prefix = "" if name == "value" else f"{name.removesuffix('_value')}_"
+        title = {"value": "value", "null_value": "null", "difference": "value − null"}[name]
+        ends = (f"{prefix}low", f"{prefix}high")
+        return Column(title, lambda row: _with_ends(getattr(row, name), *(getattr(row, end) for end in ends)))
+
+    shown = [Column("graphs", contrast), words("latents matched by", "correspondence"), words("target", "target")]
+    shown += [words("quantity", "quantity"), value("value"), value("null_value"), value("difference")]
+    return [*shown, figures("n prompts", "n", number), figures("adjusted p", "p_adjusted", number), _verdict()]
+
+
+def _verdict() -> Column:
+    def cell(row: object) -> Cell:
+        more = "" if is_missing(row.reason) else str(row.reason)
+        return Cell(row.verdict, row.verdict, LOOKS.get(row.verdict, ""), more)
+
+    return Column("verdict", cell)

@@ -7,7 +7,6 @@ folder of pages beside it, one for each dictionary.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ KINDS = ("examples", "firing", "logits", "labels")
 MEASURES = {"offline": "pattern fit", "anthropic": "interpretability"}
 """What the balanced accuracy of a label says, by who wrote the label and judged it."""
 
-ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 OUTCOMES = ("rate_correct", "rate_incorrect", "traces_correct", "traces_incorrect")
 SCORE_COLUMNS = (
     "task", "negatives", "control", "balanced_accuracy", "low", "high", "n_positive", "n_negative", "n_unanswered",
@@ -303,16 +301,6 @@ def _packed(example: Mapping[str, Any], refer: Any) -> list[Any]:
     constant = [example[name] for name in ("place", "phase", "value", "correct", "document", "position", "at")]
     fires = [number for pair in example["fires"].items() for number in pair]
     return [int(example["kind"] == "quantile"), *constant, refer(example["tokens"]), fires]
-
-
-def as_script(data: Mapping[str, Any]) -> str:
-    """JSON that can stand in a script element whatever text it holds: nothing in it ends the element or opens another.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.translate(ESCAPED)
 
 
 def n_latents(dictionaries: Iterable[Browsed]) -> int:
