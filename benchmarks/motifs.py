@@ -36,8 +36,8 @@ def settings(samples: int):
     from reasondiff.config import Motifs
 
     return Motifs(
-        thresholds=((1.0, 1.0),), max_gap=5, nulls=("typed",), samples=samples, chains=4, swaps_per_edge=10,
-        min_states=20, sources={}, bootstrap=100, seed=0,
+        thresholds=((1.0, 1.0),), max_gap=5, nulls=("typed",), samples=samples, samples_beside=samples, chains=4,
+        swaps_per_edge=10, min_states=20, sources={}, bootstrap=100, seed=0,
     )  # fmt: skip
 
 

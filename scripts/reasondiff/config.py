@@ -760,8 +760,9 @@ class Motifs(Settings):
     """Motif counts of pruned graphs beside null models.
 
     `thresholds` are couples of node and edge shares, the first being the one that is reported; `max_gap` the largest
-    distance in layers of an edge in a signed template. `samples` graphs are drawn from each of `nulls` by `chains`
-    chains with `swaps_per_edge` attempted swaps; with fewer than `min_states` distinct counts no z is given. `sources`
+    distance in layers of an edge in a signed template. `samples` graphs are drawn from the null `typed` for what is
+    reported, `samples_beside` from the other `nulls` and at the other thresholds, by `chains` chains with
+    `swaps_per_edge` attempted swaps; with fewer than `min_states` distinct counts no z is given. `sources`
     are folders of graphs from elsewhere. Intervals from `bootstrap` resamples, over prompts.
     """
 
@@ -769,6 +770,7 @@ class Motifs(Settings):
     max_gap: Count
     nulls: Annotated[tuple[Literal[NULL_MODELS], ...], Field(min_length=1)]
     samples: Annotated[int, Field(ge=19)]
+    samples_beside: Annotated[int, Field(ge=19)]
     chains: Count
     swaps_per_edge: Count
     min_states: Annotated[int, Field(ge=2)]

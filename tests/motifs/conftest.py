@@ -70,7 +70,8 @@ def motif_settings():
 
     def make(**changes):
         settings = {
-            "thresholds": [[1.0, 1.0]], "max_gap": 5, "nulls": ["typed"], "samples": 99, "chains": 4,
+            "thresholds": [[1.0, 1.0]], "max_gap": 5, "nulls": ["typed"], "samples": 99,
+            "samples_beside": changes.get("samples", 99), "chains": 4,
             "swaps_per_edge": 10, "min_states": 20, "sources": {}, "bootstrap": 100, "seed": 0,
         }  # fmt: skip
         return Motifs.model_validate({**settings, **changes})

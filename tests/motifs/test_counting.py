@@ -19,7 +19,9 @@ KEYS = ["name", "node_share", "null", "family", "motif"]
 def table(make_graph_of_layers, motif_settings):
     graphs = {f"g{seed}": make_graph_of_layers(seed, 4, 6, 3, 0.5, FACTS) for seed in range(2)}
     graphs["none"] = no_graph(("a",), FACTS, "it failed")
-    settings = motif_settings(thresholds=[[1.0, 1.0], [0.7, 0.9]], nulls=["typed", "erdos_renyi"], samples=49)
+    settings = motif_settings(
+        thresholds=[[1.0, 1.0], [0.7, 0.9]], nulls=["typed", "erdos_renyi"], samples=49, samples_beside=29
+    )
     return count_motifs(graphs, settings, "m/seed1", 0, 2), graphs, settings
 
 
@@ -31,6 +33,12 @@ def test_there_is_one_row_per_graph_threshold_null_and_motif(table):
     assert set(headline["null"]) == {"typed", "erdos_renyi"} and set(other["null"]) == {"typed"}
     assert (rows["source"] == "m/seed1").all() and (rows["prompt_id"] == "p").all() and (rows["seed"] == 1).all()
     assert (other.loc[other["name"] != "none", "edges"] < 0.95 * headline["edges"].max()).all()
+
+
+def test_what_is_reported_rests_on_more_graphs_than_what_stands_beside(table):
+    rows = table[0][table[0]["name"] != "none"]
+    reported = (rows["null"] == "typed") & (rows["node_share"] == 1)
+    assert set(rows.loc[reported, "samples"]) == {49} and set(rows.loc[~reported, "samples"]) == {29}
 
 
 def test_a_graph_without_edges_has_rows_that_claim_nothing(table):

@@ -181,6 +181,16 @@ def test_the_typed_walk_visits_all_graphs_with_the_same_sums_equally_often(rando
     assert chi_squared < states + 4 * (2 * states) ** 0.5  # its mean and four standard deviations
 
 
+def test_nodes_that_are_joined_to_the_same_nodes_trade_signs(random_network, with_edges):
+    # two embeddings, both joined to two latents, each exciting one and inhibiting the other: two graphs, no edge moves
+    network = random_network(0, layers=1, width=2, positions=2, density=1.0)
+    here = np.zeros_like(network.position)
+    nodes = type(network)(network.kind, network.layer, here, network.source, network.target, network.positive)
+    joined = with_edges(nodes, [0, 0, 1, 1], [2, 3, 2, 3], [True, False, False, True])
+    signs = [edges.positive[np.lexsort([edges.target, edges.source])][0] for edges in graphs_of(joined, "typed", 400)]
+    assert abs(np.mean(signs) - 0.5) < 4 * 0.5 / 400**0.5
+
+
 @pytest.mark.parametrize("null", ["erdos_renyi", "layer_preserving"])
 def test_edges_are_placed_anywhere_equally_often(random_network, null):
     network = random_network(0, layers=2, width=3, positions=2, density=0.5)
@@ -201,5 +211,6 @@ def test_edges_are_placed_anywhere_equally_often(random_network, null):
 def test_signs_that_are_drawn_anew_have_the_observed_share(random_network):
     network = random_network(0)
     for null in ("configuration", "erdos_renyi", "layer_preserving", "layer_pair_config"):
-        share = np.mean([edges.positive.mean() for edges in graphs_of(network, null, 300)])
-        assert share == pytest.approx(network.positive.mean(), abs=5 * 0.5 / (300 * network.n_edges) ** 0.5)
+        shares = [edges.positive.mean() for edges in graphs_of(network, null, 300)]
+        assert len(set(shares)) > 1
+        assert np.mean(shares) == pytest.approx(network.positive.mean(), abs=5 * 0.5 / (300 * network.n_edges) ** 0.5)

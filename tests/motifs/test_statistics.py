@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reasondiff.motifs.census import TRIADS
-from reasondiff.motifs.conserved import determined
+from reasondiff.motifs.conserved import determined, relations
 from reasondiff.motifs.counting import FAMILIES, FAMILY, MOTIF, motif_counts
 from reasondiff.motifs.ensembles import draw_ensemble
 from reasondiff.motifs.nulls import CYCLIC, NULLS
@@ -101,6 +101,14 @@ def test_counts_vary_in_as_many_directions_as_are_not_determined(drawn, null, ma
         ours = counts[:, FAMILY == family]
         free = ~determined(network, null, family, max_gap) & (ours.std(axis=0) > 0)  # cliques of three may never arise
         assert rank(ours) == rank(ours[:, free]) == free.sum(), family
+
+
+@pytest.mark.parametrize("null", NULLS)
+def test_the_sums_that_a_null_keeps_are_the_same_in_all_of_its_graphs(drawn, null):
+    network, counts = drawn(null, 9)
+    for family in FAMILIES:
+        sums = counts[:, FAMILY == family] @ relations(network, null, family, 9).T
+        assert np.ptp(sums, axis=0) == pytest.approx(0, abs=1e-6), family
 
 
 @pytest.mark.parametrize("null", ["layer_pair_config", "layer_pair_config_signs", "typed"])

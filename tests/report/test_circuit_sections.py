@@ -57,6 +57,7 @@ def test_targets_stand_in_the_order_in_which_they_are_said():
 
 def test_other_nulls_and_thresholds_are_not_reported_as_the_headline(study):
     rows = [profile("a", 0.5), profile("b", 0.5, null="layer_pair_config"), profile("c", 0.5, node_share=0.7)]
+    rows.append(profile("fixed by the null", 0.5, p_adjusted=float("nan")))
     assert headline_profiles(pd.DataFrame(rows), study.motifs)["motif"].tolist() == ["a"]
 
 

@@ -79,7 +79,7 @@ for _model in TRACED:
                 interventions=[
                     update(_path) for _path in graph_files(_model, "{seed}", "interventions.tsv", prompts=_lot)
                 ],
-                costs=f"<results>/graphs/{_model}/seed{{seed}}/costs/{_number}.tsv",
+                costs=update(f"<results>/graphs/{_model}/seed{{seed}}/costs/{_number}.tsv"),
             log:
                 f"<logs>/trace_graphs/{_model}.seed{{seed}}.{_number}.log",
             benchmark:

@@ -41,11 +41,16 @@ def determined(network: Network, null: str, family: str, max_gap: int) -> Bool[n
     motifs that express one another the closed and the more complex ones are kept: of untyped triads in an acyclic
     graph of kept degrees 030T alone.
     """
+    sums = relations(network, null, family, max_gap)
+    order = [TRIADS.index(name) for name in _SPEAKERS] if family == "triad" else list(range(sums.shape[1]))
+    return _expressed(sums, order)
+
+
+def relations(network: Network, null: str, family: str, max_gap: int) -> Float[np.ndarray, "relation motif"]:
+    """Weights of the counts of a family such that each weighted sum is the same in every graph of the null."""
     if family == "triad":
-        return _expressed(_relations_of_triads(null, network.n_nodes), [TRIADS.index(name) for name in _SPEAKERS])
-    if family == "typed":
-        return _expressed(_relations_of_types(null), list(range(len(TYPED_TRIADS))))
-    return _expressed(_relations_of_signs(network, null, max_gap), list(range(len(TEMPLATES))))
+        return _relations_of_triads(null, network.n_nodes)
+    return _relations_of_types(null) if family == "typed" else _relations_of_signs(network, null, max_gap)
 
 
 def _expressed(relations: Float[np.ndarray, "relation motif"], order: list[int]) -> Bool[np.ndarray, " motif"]:

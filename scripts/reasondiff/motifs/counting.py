@@ -52,11 +52,12 @@ _NOTHING = {"states": 0, "graph_states": 0, "samples": 0, "rank": 0, "motif_is_d
 def count_motifs(graphs: Mapping[str, Graph], settings: Motifs, source: str, seed: int, threads: int) -> pd.DataFrame:
     """One row per graph, threshold, null and motif.
 
-    Graphs are pruned to each threshold; at the first all of `settings.nulls` are drawn, at the others `typed` alone. A
-    graph that this leaves without an edge or with fewer than three nodes has rows all the same, with 0 states and
-    samples, and NaN for what is counted. `p` is NaN for motifs that the null determines and where all graphs have the
-    observed count: nothing is tested there. `p_adjusted` covers the rows that agree in `TESTED_TOGETHER`. What is drawn
-    depends on the seed and the graph's name, not on the graphs beside it.
+    Graphs are pruned to each threshold; at the first all of `settings.nulls` are drawn, at the others `typed` alone.
+    What is reported, `typed` at the first threshold, rests on `samples` graphs, the rest on `samples_beside`. A graph
+    that this leaves without an edge or with fewer than three nodes has rows all the same, with 0 states and samples,
+    and NaN for what is counted. `p` is NaN for motifs that the null determines and where all graphs have the observed
+    count: nothing is tested there. `p_adjusted` covers the rows that agree in `TESTED_TOGETHER`. What is drawn depends
+    on the seed and the graph's name, not on the graphs beside it.
     """
     about, beside = [], []
     for name, graph in graphs.items():
@@ -69,7 +70,9 @@ def count_motifs(graphs: Mapping[str, Graph], settings: Motifs, source: str, see
             for null in settings.nulls if order == 0 else (OURS,):
                 own_seed = int(digest(f"{seed}/{name}/{order}/{null}"), 16)
                 about.append({**known, "null": null})
-                beside.append(beside_null(network, null, settings, own_seed, threads))
+                is_reported = order == 0 and null == OURS
+                drawn = settings if is_reported else settings.model_copy(update={"samples": settings.samples_beside})
+                beside.append(beside_null(network, null, drawn, own_seed, threads))
     table = pd.DataFrame(about, columns=list(_OF_GRAPH)).astype(_OF_GRAPH)
     table = table.loc[table.index.repeat(len(MOTIF))].reset_index(drop=True)
     found = pd.concat(beside, ignore_index=True) if beside else pd.DataFrame(columns=list(_OF_MOTIF))

@@ -136,17 +136,17 @@ def _score_columns() -> list[Column]:
         return Cell(f"{row.explaining} of {row.graphs}", float(row.explaining), look)
 
     columns = [words("model", "model"), figures("seed", "seed", number), words("target", "target")]
-    columns += [figures("asked", "asked", number), Column("explain (of made)", explaining)]
+    columns += [Column("explain (of made)", explaining), figures("p of token", "probability", _two)]
+    columns += [figures("latents", "features", number), figures("nodes", "nodes", number, "of the part that is shown")]
+    columns += [figures("edges", "edges", number, "of the part that is shown")]
+    columns += [figures("feature share", "feature_share", _two), figures("via latents", "tokens_via_features", _two)]
     columns += [
-        figures("p of token", "probability", _two),
-        figures("latents", "features", number),
-        figures("nodes shown", "nodes", number),
+        figures("replaced", "replacement", _two, "replacement score"),
+        figures("complete", "completeness", _two),
     ]
-    columns += [figures("edges shown", "edges", number), figures("feature share", "feature_share", _two)]
-    columns += [figures("tokens via latents", "tokens_via_features", _two), figures("replacement", "replacement", _two)]
-    columns += [figures("completeness", "completeness", _two), figures("coverage", "coverage", _two)]
+    columns += [figures("coverage", "coverage", _two)]
     columns += [figures("included", "included", _two, "influence of all firing latents that the attributed ones carry")]
-    return [*columns, figures("KL replaced, nats", "replaced_kl", number), figures("top-1", "agreeing", _two)]
+    return [*columns, figures("KL, nats", "replaced_kl", number), figures("top-1", "agreeing", _two)]
 
 
 def _without_graph(summary: pd.DataFrame) -> list[object]:

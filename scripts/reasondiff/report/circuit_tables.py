@@ -63,13 +63,14 @@ def headline_agreement(agreement: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline_profiles(profiles: pd.DataFrame, motifs: Motifs) -> pd.DataFrame:
-    """Effect sizes under our own null at the reported thresholds, of motifs that it does not fix."""
+    """Effect sizes under our own null at the reported thresholds, of motifs that say something: neither fixed by the
+    null nor following from others (those have no p)."""
     if profiles.empty:
         return profiles
     node_share, edge_share = motifs.thresholds[0]
     rows = profiles[(profiles["null"] == "typed") & np.isclose(profiles["node_share"], node_share)]
     rows = rows[np.isclose(rows["edge_share"], edge_share)]
-    return rows[rows["log_ratio"].notna()]
+    return rows[rows["log_ratio"].notna() & rows["p_adjusted"].notna()]
 
 
 def shown_motifs(profiles: pd.DataFrame, most: int = SHOWN_MOTIFS) -> list[str]:
