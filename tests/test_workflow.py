@@ -15,6 +15,9 @@ import yaml
 from fake_anthropic import FakeAnthropic
 from running import ROOT, copy_workflow, said, snakemake
 
+from reasondiff.graphs.graph import FEATURE, read_graph
+from reasondiff.store import read_table
+
 CONFIGS = sorted(path.name for path in (ROOT / "config").glob("*.yaml") if "study:" in path.read_text())
 
 
@@ -34,6 +37,7 @@ def smoke(tmp_path_factory) -> Path:
     return folder
 
 
+PROMPTS = [prompt["id"] for prompt in yaml.safe_load((ROOT / "config/prompts_smoke.yaml").read_text())]
 SMOKE = ("--configfile", "config/smoke.yaml", "--cores", "2")
 
 
@@ -271,6 +275,58 @@ def test_examples_are_exported_in_the_shapes_that_others_read(smoke):
     assert run.returncode == 0, said(run)[-3000:]
     assert list((smoke / folder / "neuronpedia").rglob("features/*.jsonl.gz"))
     assert list((smoke / folder / "legacy").rglob("*.db"))
+
+
+def test_every_prompt_and_target_has_a_graph_or_the_reason_why_not(smoke):
+    folder = smoke / "results/smoke/graphs"
+    graphs = {path: read_graph(path) for path in sorted(folder.rglob("graph.npz"))}
+    assert len(graphs) == 3 * (5 + 2 * 4)  # prompts, targets of distill, two seeds of base
+    assert all(graph.n_nodes or graph.facts["reason"] for graph in graphs.values())
+    made = [path for path, graph in graphs.items() if graph.n_nodes]
+    assert len({path.parts[-4] for path in made}) == 2 and all(len(graphs[path].nodes_of(FEATURE)) for path in made)
+    for path in graphs:
+        assert json.loads((path.parent / "graph.json").read_text())["metadata"]["slug"]
+        assert (path.parent / "graph.svg").read_text().startswith("<svg")
+    data = smoke / "results/smoke/report/graphs/data"
+    assert sum(len(list((data / model).rglob("*.js"))) for model in ("base", "distill")) == len(graphs)
+
+
+def test_a_graph_that_is_lost_is_made_again_and_no_other(smoke):
+    lost, kept = (smoke / f"results/smoke/graphs/distill/seed0/{name}/prompt/graph.npz" for name in PROMPTS[:2])
+    before, written = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    run = snakemake(str(lost.relative_to(smoke)), *SMOKE, folder=smoke)
+    assert run.returncode == 0, said(run)[-3000:]
+    assert lost.read_bytes() == before and kept.stat().st_mtime_ns == written
+
+
+def test_another_limit_of_the_gate_runs_no_graph_again(smoke):
+    rules = rules_to_run(
+        snakemake("--dry-run", *SMOKE, "--config", "gates={graphs: {feature_share: 0.1}}", folder=smoke)
+    )
+    assert {"summarise_graphs", "compare_graphs", "write_report"} <= set(rules)
+    assert not [name for name in rules if name.startswith(("trace_graphs", "count_motifs", "answer_prompts"))]
+
+
+def test_graphs_from_elsewhere_take_part_once_their_folder_is_named(smoke):
+    elsewhere = smoke / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    for name in PROMPTS:
+        source = smoke / f"results/smoke/graphs/base/seed1/{name}/prompt/graph.json"
+        shutil.copy(source, elsewhere / f"{name}.json")
+    given = ("motifs={sources: {other: {folder: elsewhere}}}", "comparisons={published: other}")
+    table = "results/smoke/comparisons/published.tsv"
+    run = snakemake(table, *SMOKE, "--config", *given, folder=smoke)
+    assert run.returncode == 0, said(run)[-3000:]
+    rows = read_table(smoke / table)
+    assert set(rows["group_a"]) == {"published/other"} and (rows["n"] == len(PROMPTS)).any()
+    assert not rows["reason"].str.contains("no published graphs were given").any()
+
+
+def test_a_folder_of_graphs_without_any_is_refused_before_the_run_starts(smoke):
+    given = ("motifs={sources: {other: {folder: nowhere}}}", "comparisons={published: other}")
+    run = snakemake("--dry-run", *SMOKE, "--config", *given, folder=smoke)
+    assert run.returncode != 0 and "motifs.sources.other.folder: no .json file in nowhere" in said(run)
 
 
 def test_the_report_of_snakemake_is_made_without_network(smoke):

@@ -761,9 +761,9 @@ class Motifs(Settings):
 
     `thresholds` are couples of node and edge shares, the first being the one that is reported; `max_gap` the largest
     distance in layers of an edge in a signed template. `samples` graphs are drawn from the null `typed` for what is
-    reported, `samples_beside` from the other `nulls` and at the other thresholds, by `chains` chains with
-    `swaps_per_edge` attempted swaps; with fewer than `min_states` distinct counts no z is given. `sources`
-    are folders of graphs from elsewhere. Intervals from `bootstrap` resamples, over prompts.
+    reported, `samples_beside` from the other `nulls` and at the other thresholds, by `chains` chains that offer each
+    edge `swaps_per_edge` times for exchange between two of them; with fewer than `min_states` distinct counts no z is
+    given. `sources` are folders of graphs from elsewhere. Intervals from `bootstrap` resamples, over prompts.
     """
 
     thresholds: Annotated[tuple[tuple[Share, Share], ...], Field(min_length=1)]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from made_up_graphs import made_up_graph
 
-from reasondiff.graphs.drawing import ADDS, MOST_EDGES, TAKES, WIDTH, draw
-from reasondiff.graphs.graph import FEATURE, LOGIT, no_graph
+from reasondiff.graphs.drawing import ADDS, MOST_EDGES, MOST_TOKENS, TAKES, WIDTH, draw
+from reasondiff.graphs.graph import EMBEDDING, FEATURE, LOGIT, make_graph, no_graph
 from reasondiff.graphs.pruning import prune
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -78,6 +78,21 @@ def test_of_very_many_edges_the_strongest_are_drawn_and_the_rest_counted():
     assert f"{MOST_EDGES} of {graph.n_edges:,} edges, the strongest" in said(svg)
     strongest = np.argsort(-np.abs(graph.weight), kind="stable")[:MOST_EDGES]
     assert sum(one.get("stroke") == TAKES for one in curves(svg)) == int((graph.weight[strongest] < 0).sum())
+
+
+def test_of_very_many_tokens_those_without_a_latent_are_left_out_the_least_influential_first():
+    """41 embeddings add 1, 2 ... 41 to the one latent, at the last token: the strongest 27 before it are drawn."""
+    n = 41
+    graph = make_graph(
+        tuple(f"t{place}" for place in range(n)), {}, kind=[EMBEDDING] * n + [FEATURE, LOGIT],
+        layer=[-1] * n + [0, 1], position=[*range(n), n - 1, n - 1], feature=[*range(n), 5, 6],
+        activation=[np.nan] * n + [1, np.nan], influence=[np.nan] * (n + 2), probability=[np.nan] * (n + 1) + [0.5],
+        source=[*range(n), n], target=[n] * n + [n + 1], weight=[*range(1, n + 1), 1],
+    )  # fmt: skip
+    figure = draw(graph, {}, 3)
+    drawn = {f"t{place}" for place in range(n) if f">t{place}<" in figure}
+    assert drawn == {f"t{place}" for place in range(n - MOST_TOKENS, n)}
+    assert f"{MOST_TOKENS} of 41 tokens" in re.sub(r"<[^>]+>|\s+", " ", figure).replace("  ", " ")
 
 
 def test_the_most_influential_latents_are_numbered_in_order_and_named(graph):

@@ -80,12 +80,15 @@ def circuits() -> dict[str, pd.DataFrame]:
     nothing = dict.fromkeys(["difference", "low", "high", "p", "p_adjusted", "null_difference"], np.nan)
     for name, reason in (("published", "no folder was given"), ("correct_incorrect", "4 prompts, 20 are needed")):
         judged.append({**compared(name, "depth", 0.0, "not testable", reason=reason), **nothing})
+    spent = [{"model": "distill", "seed": 0, "prompt_id": f"p{n}", "target": "answer", "seconds": 0.37 + n,
+              "peak_memory_gib": 0.58} for n in range(8)]  # fmt: skip
     reused = {"model": "distill", "seed": 0, "layer": 2, "latent": 17, "graphs": 7, "prompts": 6, "influence": 1.5}
     return {
         "prompt_accuracy": pd.DataFrame([accuracy("distill", "all", 0.6), accuracy("distill", "arithmetic", 0.7)]),
         "graph_summary": pd.DataFrame(graphs),
         "graph_latents": pd.DataFrame([reused]),
         "graph_interventions": pd.DataFrame(acted),
+        "graph_costs": pd.DataFrame(spent),
         "motif_profiles": pd.DataFrame([profile("feedforward", 0.5), profile("toggle", -0.02)]),
         "comparisons": pd.DataFrame(judged),
         "split": pd.DataFrame([split_row("wiring", 0.3), split_row("usage_set", 0.5)]),

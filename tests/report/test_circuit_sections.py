@@ -20,6 +20,7 @@ from reasondiff.report.circuit_tables import (
     headline_profiles,
     of_comparison,
     shown_motifs,
+    with_costs,
 )
 from reasondiff.report.drawing import styled, to_bytes
 
@@ -48,6 +49,12 @@ def test_graphs_that_were_not_made_count_as_asked_and_not_as_made(made):
 def test_medians_are_those_of_the_graphs_that_were_made():
     rows = [graph(f"p{number}", feature_share=share) for number, share in enumerate((0.2, 0.3, 0.9))]
     assert by_target(pd.DataFrame(rows))["feature_share"].tolist() == [pytest.approx(0.3)]
+
+
+def test_each_graph_has_its_own_cost_and_none_if_it_is_not_known(made):
+    rows = with_costs(made.graph_summary, made.graph_costs).set_index("prompt_id")
+    assert rows.loc["p3", "seconds"] == pytest.approx(3.37) and rows.loc["p3", "peak_memory_gib"] == 0.58
+    assert len(rows) == 9 and pd.isna(rows.loc["p8", "seconds"])
 
 
 def test_targets_stand_in_the_order_in_which_they_are_said():

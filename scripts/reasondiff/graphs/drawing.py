@@ -29,8 +29,8 @@ PITCH, THIN = 11.0, 5.0
 ROWS_HEIGHT, LEAST_GAP, MOST_GAP = 270.0, 6.0, 15.0
 """Free height of all rows together, and of each at least and at most."""
 RADIUS, NUMBERED = 3.6, 5.6
-MOST_EDGES, MOST_LATENTS = 400, 12
-"""Edges that are drawn, and latents that have room to be named."""
+MOST_EDGES, MOST_LATENTS, MOST_TOKENS = 400, 12, 28
+"""Edges that are drawn; latents that have room to be named; tokens that can be read side by side."""
 FULL = 0.99
 """Quantile of |weight| from which on an edge is drawn at full strength."""
 LETTER = 0.57
@@ -46,12 +46,14 @@ _NOT_XML = re.compile("[^\x09\x0a\x0d\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 def draw(graph: Graph, labels: Labels, max_latents: int = MOST_LATENTS) -> str:
     """A figure of a pruned graph as an SVG text; equal graphs give equal bytes.
 
-    Of the edges at most `MOST_EDGES` are drawn, the strongest; the caption says how many are not. The `max_latents`
+    Of the edges at most `MOST_EDGES` are drawn, the strongest, and of tokens that hold nothing but their embedding
+    those with most influence, so that `MOST_TOKENS` are drawn; the caption says how many are not. The `max_latents`
     most influential latents are numbered, and listed with their label, layer and tokens. A graph without nodes gives a
     small figure that says why.
     """
     if not graph.n_nodes:
         return _nothing(graph)
+    whole, graph = graph, _legible(graph)
     influence = ranked(graph).influence
     gap = min(MOST_GAP, max(LEAST_GAP, ROWS_HEIGHT / len(np.unique(graph.layer))))
     layout = lay_out(graph, influence, WIDTH - 2 * MARGIN - AXIS, PITCH, gap, THIN)
@@ -63,8 +65,18 @@ def draw(graph: Graph, labels: Labels, max_latents: int = MOST_LATENTS) -> str:
     words = ElementTree.Element("g")
     bottom = _legend(words, bottom + 12)
     bottom = _key(words, graph, labels, numbers, bottom + 6)
-    bottom = _paragraph(words, _caption(graph, n_edges), bottom + 8)
+    bottom = _paragraph(words, _caption(whole, n_edges, len(layout.columns)), bottom + 8)
     return _figure(graph, bottom + MARGIN, [drawing, words])
+
+
+def _legible(graph: Graph) -> Graph:
+    """The graph without the least influential of the embeddings that stand alone at their position."""
+    others = np.unique(graph.position[graph.kind != EMBEDDING])
+    alone = np.flatnonzero((graph.kind == EMBEDDING) & ~np.isin(graph.position, others))
+    strongest_first = alone[np.argsort(-ranked(graph).influence[alone], kind="stable")]
+    kept = np.ones(graph.n_nodes, dtype=bool)
+    kept[strongest_first[max(0, MOST_TOKENS - len(others)) :]] = False
+    return graph.part(kept, np.ones(graph.n_edges, dtype=bool))
 
 
 # ------------------------------------------------------------------------------------------------ parts of the figure
@@ -225,19 +237,21 @@ def _said(graph: Graph, labels: Labels, one: Numbered) -> str:
     return f"layer {one.layer}, {', '.join(tokens[:2])}{more}: {_visible(label)}"  # a long label is cut at its end
 
 
-def _caption(graph: Graph, n_edges: int) -> str:
+def _caption(graph: Graph, n_edges: int, n_tokens: int) -> str:
     """Whose graph of what, and how much of it is drawn; what is not known is left out."""
     facts = graph.facts
     drawn = (
         f"{n_edges:,} of {graph.n_edges:,} edges, the strongest" if n_edges < graph.n_edges else f"{n_edges:,} edges"
     )
+    all_tokens = len(np.unique(graph.position))
+    tokens = f", {n_tokens} of {all_tokens} tokens" if n_tokens < all_tokens else ""
     parts = [
         _known(facts, "model") + (f", seed {facts['seed']}" if facts.get("seed") is not None else ""),
         _known(facts, "prompt_id", "prompt "),
         _known(facts, "target", "target "),
         _next_token(graph),
         _known(facts, "features", "latents traced: "),
-        f"drawn: {len(graph.nodes_of(FEATURE)):,} latents, {drawn}",
+        f"drawn: {len(graph.nodes_of(FEATURE)):,} latents, {drawn}{tokens}",
         _known(facts, "feature_share", "feature share "),
     ]
     return "; ".join(part for part in parts if part) + "."

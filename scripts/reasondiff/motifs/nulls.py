@@ -360,19 +360,3 @@ def _place(state, start, sources, source_start, targets, target_start, loops, no
             _add(table, key)
             source[start[block] + e], target[start[block] + e] = one[i], other[j]
     return source, target
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _listed(nodes, ends):
-    """The edges at each node: where they begin, and their numbers."""
-    start = np.zeros(nodes + 1, np.int64)
-    for e in range(len(ends)):
-        start[ends[e] + 1] += 1
-    for v in range(nodes):
-        start[v + 1] += start[v]
-    place, listed = start[:-1].copy(), np.empty(len(ends), np.int64)
-    for e in range(len(ends)):
-        listed[place[ends[e]]] = e
-        place[ends[e]] += 1
-    return start, listed

@@ -28,6 +28,7 @@ from reasondiff.report.circuit_tables import (
     headline_profiles,
     of_comparison,
     shown_motifs,
+    with_costs,
 )
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.wording import decimals, is_missing, number, percent
@@ -126,8 +127,12 @@ def graphs(study: StudyParts, tables: StudyTables, drawn: Mapping[str, Figure]) 
     blocks.append(table(note, by_target(summary), _score_columns()))
     blocks += _without_graph(summary)
     blocks.append(_reused(tables.graph_latents))
-    blocks.append(Details(f"All {len(summary):,} graphs", [table("", summary, _graph_columns())]))
+    whole = with_costs(summary, tables.graph_costs)
+    blocks.append(Details(f"All {len(summary):,} graphs", [table(COSTS, whole, _graph_columns())]))
     return Section("graphs", "Attribution graphs", [*blocks, *_interventions(tables.graph_interventions, drawn)])
+
+
+COSTS = "Seconds are a graph's own, with its interventions; GiB the most that its job had held by then."
 
 
 def _score_columns() -> list[Column]:
@@ -181,6 +186,7 @@ def _graph_columns() -> list[Column]:
     columns += [figures("via latents", "tokens_via_features", _two), figures("replacement", "replacement", _two)]
     columns += [figures("completeness", "completeness", _two), figures("depth", "depth", _two)]
     columns += [figures("crossing", "crossing_share", _two), figures("KL replaced", "replaced_kl", number)]
+    columns += [figures("s", "seconds", _two), figures("GiB", "peak_memory_gib", _two)]
     return [*columns, words("refused", "refused")]
 
 

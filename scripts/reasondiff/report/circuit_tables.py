@@ -33,6 +33,14 @@ def traced(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[summary["status"] == "traced"] if len(summary) else summary
 
 
+def with_costs(summary: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """The summary with the columns seconds and peak_memory_gib of each graph; NaN where they are not known."""
+    key, figures = ["model", "seed", "prompt_id", "target"], ["seconds", "peak_memory_gib"]
+    if costs.empty:
+        return summary.assign(**dict.fromkeys(figures, np.nan))
+    return summary.merge(costs[[*key, *figures]], on=key, how="left")
+
+
 def by_target(summary: pd.DataFrame) -> pd.DataFrame:
     """One row per model, seed and target: `asked`, `graphs` (made), `failed`, `explaining` (which the gates let
     through), medians of `FIGURES`, and `agreeing`, the share of graphs at whose position the model says the same with
