@@ -120,12 +120,12 @@ def test_the_gate_on_graphs_counts_those_that_pass_of_those_made(study, made):
 
 def test_interventions_stand_beside_what_needs_no_graph(study, made):
     one = findings(study, made)["distill, seed 0: does the model change as its graphs predict?"]
-    assert "0.93 of cases (0.90 to 0.96)" in one.sentence and "240 latents of 20 prompts" in one.sample
-    assert "direct edge alone: R² 0.75" in one.control and "activation × norm" in one.control
+    assert "0.93 (0.90 to 0.96) of cases with attention" in one.sentence and "240 latents of 20 prompts" in one.sample
+    assert "free: direct edge alone: R² 0.75" in one.control and "frozen: activation × norm" in one.control
 
 
 def test_doubled_latents_do_not_enter_the_headline(study, make_tables):
-    rows = pd.DataFrame([agreement("total", factor=2, sign_agreement=0.11)])
+    rows = pd.DataFrame([agreement("total", freezing=one, factor=2) for one in ("frozen", "free")])
     tables = make_tables(circuits={**circuits(), "graph_interventions": rows})
     assert not [about for about in findings(study, tables) if "predict" in about]
 

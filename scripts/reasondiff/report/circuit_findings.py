@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from reasondiff.report.blocks import Finding
@@ -57,25 +59,38 @@ def _explanations(study: StudyParts, tables: StudyTables) -> list[Finding]:
 
 
 def _predictions(tables: StudyTables) -> list[Finding]:
-    shown = headline_agreement(tables.graph_interventions)
-    rows = shown[(shown["chosen"] == "stratified") & (shown["freezing"] == "free")]
+    rows = headline_agreement(tables.graph_interventions)
+    rows = rows[rows["chosen"] == "stratified"]
     found = []
     for (model, seed), mine in rows.groupby(["model", "seed"], sort=False):
-        by = {row.prediction: row for row in mine.itertuples()}
-        if "total" not in by:
+        by = {(row.freezing, row.prediction): row for row in mine.itertuples()}
+        if not {("frozen", "total"), ("free", "total")} <= set(by):
             continue
-        total = by["total"]
+        frozen, free = by["frozen", "total"], by["free", "total"]
         sentence = (
-            f"Ablating a latent of {model} (seed {seed}) changes the target logit with the sign that the graph "
-            f"predicts in {decimals(total.sign_agreement, 2)} of cases "
-            f"({interval(total.sign_low, total.sign_high, places=2)}); slope {decimals(total.slope, 2)} "
-            f"({interval(total.slope_low, total.slope_high, places=2)}), R² {decimals(total.r2, 2)}."
+            f"A latent of {model} (seed {seed}) that is ablated moves the target logit the way the graph predicts in "
+            f"{_signs(frozen)} of cases with attention, norms and gates frozen (slope {_slope(frozen)}, R² "
+            f"{decimals(frozen.r2, 2)}), and in {_signs(free)} with nothing frozen (slope {_slope(free)}, R² "
+            f"{decimals(free.r2, 2)})."
         )
-        beside = [_beside(by[name], said) for name, said in BASELINES.items() if name in by]
-        sample = f"{number(total.latents)} latents of {number(total.prompts)} prompts; interval over prompts"
+        beside = [
+            f"{freezing}: {_beside(by[freezing, name], said)}"
+            for freezing in ("frozen", "free")
+            for name, said in BASELINES.items()
+            if (freezing, name) in by
+        ]
+        sample = f"{number(free.latents)} latents of {number(free.prompts)} prompts; interval over prompts"
         about = f"{model}, seed {seed}: does the model change as its graphs predict?"
         found.append(Finding(about, sentence, "; ".join(beside) or "none", sample))
     return found
+
+
+def _signs(row: Any) -> str:
+    return f"{decimals(row.sign_agreement, 2)} ({interval(row.sign_low, row.sign_high, places=2)})"
+
+
+def _slope(row: Any) -> str:
+    return f"{decimals(row.slope, 2)}, {interval(row.slope_low, row.slope_high, places=2)}"
 
 
 BASELINES = {
@@ -85,7 +100,7 @@ BASELINES = {
 }
 
 
-def _beside(row: object, said: str) -> str:
+def _beside(row: Any, said: str) -> str:
     sign = "" if is_missing(row.sign_agreement) else f", sign {decimals(row.sign_agreement, 2)}"
     return f"{said}: R² {decimals(row.r2, 2)}{sign}"
 
@@ -116,7 +131,7 @@ def sentence_of(name: str, rows: pd.DataFrame, study: StudyParts) -> str:
     return f"{told[FOUND]} of {tested} measures differ beyond their null: {named}{more}."
 
 
-def _measure(row: object) -> str:
+def _measure(row: Any) -> str:
     change = f"{row.difference:+.2f}".replace("-", "−")
     return (
         f"{row.measure} {change} ({interval(row.low, row.high, places=2)}; n = {row.n:.0f}, adjusted p = "
