@@ -100,6 +100,9 @@ def other_config() -> dict:
         },
         "split": config["split"] | {"held_out_family": None},
         "concepts": None,
+        "prompts": config["prompts"]
+        | {"reasoning": "second", "base": "first", "elicitations": {"first": "solution", "second": "think"}},
+        "graphs": config["graphs"] | {"links": None},
         "report": config["report"] | {"banner": None},
     }
     return config
@@ -119,6 +122,22 @@ def other(tmp_path_factory) -> Path:
 
 def test_a_llama_pair_and_a_text_of_ones_own_get_their_page(other):
     assert "first-second" in (other / "results/other/report.html").read_text()
+
+
+def test_a_llama_pair_has_graphs_with_latents_made_with_transcoders_of_sparsify(other):
+    from reasondiff.store import read_table
+
+    summary = read_table(other / "results/other/graphs/summary.tsv")
+    made = summary[summary["target"] == "prompt"]
+    assert len(made) == 3 * 2 and (made["status"] == "traced").all() and (made["features"] > 0).all()
+    assert (made["coverage"] == 1).all()
+
+
+def test_a_base_without_a_second_seed_leaves_the_models_uncompared(other):
+    from reasondiff.store import read_table
+
+    rows = read_table(other / "results/other/comparisons/reasoning_base.tsv")
+    assert set(rows.loc[rows["measure_family"] != "match", "verdict"]) <= {"not testable"}
 
 
 def test_both_sources_are_in_the_token_table_by_weight(other):
