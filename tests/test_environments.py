@@ -12,8 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# what the other environment has and this one must do without
-ABSENT = {"analysis": ["torch"], "torch": ["matplotlib", "datasets", "pytest"]}
+# what other environments have and this one must do without
+TRACING = ["circuit_tracer", "transformer_lens"]
+ABSENT = {
+    "analysis": ["torch", *TRACING],
+    "torch": ["matplotlib", "datasets", "numba", "pytest", *TRACING],
+    "circuits": ["matplotlib", "numba", "sparsify", "pytest"],
+}
 
 
 def scripts_by_environment() -> list[tuple[str, str]]:
