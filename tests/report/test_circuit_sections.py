@@ -158,6 +158,14 @@ def test_prompts_that_nobody_judges_have_no_accuracy(study, make_tables):
     assert "not judged" in words(study, tables)
 
 
+def test_motifs_are_said_to_be_found_by_their_adjusted_p_alone(study, make_tables):
+    rows = [profile("a", 0.5, p_adjusted=0.04), profile("b", -0.9, p_adjusted=0.06)]
+    said = words(study, make_tables(circuits={**circuits(), "motif_profiles": pd.DataFrame(rows)}))
+    assert "1 of 2 effects (1 sources, 2 motifs, by phase) are beyond their null at an adjusted p of 0.05" in said
+    said = words(study, make_tables(circuits={**circuits(), "motif_profiles": pd.DataFrame(rows[1:])}))
+    assert "Not found: none of 1 effects" in said and "(smallest 0.06)" in said
+
+
 def test_usage_and_wiring_are_on_the_page(study, made):
     said = words(study, made)
     assert "distill/seed0 − base/seed1 matched all wiring 0.30 (0.20 to 0.40) 0.20 (0.10 to 0.30) 0.10 (−0.10" in said

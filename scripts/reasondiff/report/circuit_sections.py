@@ -245,9 +245,20 @@ def motifs(study: StudyParts, tables: StudyTables, drawn: Mapping[str, Figure]) 
         return Section("motifs", "Motifs", [*blocks, Paragraph("No motif was counted (n = 0).")])
     chosen = shown[shown["motif"].isin(shown_motifs(shown))]
     note = "Effects under the null typed: mean over prompts of ln(observed / null), with 95 % intervals over prompts."
-    blocks.append(table(note, chosen, _profile_columns()))
+    blocks.append(Paragraph(_passing(shown, study.comparisons.false_discovery_rate)))
+    blocks.append(Details(f"The motifs of the figure ({len(chosen)} rows)", [table(note, chosen, _profile_columns())]))
     rest = Details(f"All effects, nulls and thresholds ({len(profiles):,} rows)", [_all_profiles(profiles)])
     return Section("motifs", "Motifs", [*blocks, rest])
+
+
+def _passing(shown: pd.DataFrame, rate: float) -> str:
+    """How many effects are more than the null gives."""
+    passing = shown[shown["p_adjusted"] <= rate]
+    tested = f"{len(shown)} effects ({shown['source'].nunique()} sources, {shown['motif'].nunique()} motifs, by phase)"
+    if passing.empty:
+        least = number(shown["p_adjusted"].min(), 2)
+        return f"Not found: none of {tested} is beyond its null at an adjusted p of {rate:g} (smallest {least})."
+    return f"{len(passing)} of {tested} are beyond their null at an adjusted p of {rate:g}."
 
 
 def _profile_columns() -> list[Column]:

@@ -19,7 +19,7 @@ COMPARISONS = {
 }
 """{name: title}, in the order of the page."""
 FOUND, NOT_FOUND, NOT_TESTABLE = "found", "not found", "not testable"
-SHOWN_MOTIFS = 12
+SHOWN_MOTIFS = 8
 FIGURES = [
     "probability",
     "feature_share", "replacement", "completeness", "tokens_via_features", "coverage", "included", "replaced_kl",
