@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 import pytest
-from made_up_circuits import COLUMNS, accuracy, agreement, circuits, compared, graph, profile
+from made_up_circuits import COLUMNS, accuracy, agreement, circuits, compared, graph, profile, split_row
 from pages import page_of, words_of
 
 from reasondiff.report.all_figures import draw
@@ -156,6 +156,14 @@ def test_prompts_that_nobody_judges_have_no_accuracy(study, make_tables):
     row = {**accuracy("distill", "all", 0.5), "judged": 0, "accuracy": float("nan")}
     tables = make_tables(circuits={**circuits(), "prompt_accuracy": pd.DataFrame([row])})
     assert "not judged" in words(study, tables)
+
+
+def test_the_null_of_the_split_has_no_verdict(study, make_tables):
+    nothing = dict.fromkeys(["null_value", "difference", "p_adjusted", "verdict", "reason"], float("nan"))
+    rows = [split_row("wiring", 0.3, first="base/seed1", second="base/seed0", **nothing)]
+    said = words(study, make_tables(circuits={**circuits(), "split": pd.DataFrame(rows)}))
+    assert "base/seed1 − base/seed0 matched all wiring 0.30 (0.20 to 0.40) – – 20 – the null" in said
+    assert "nan" not in said
 
 
 def test_motifs_are_said_to_be_found_by_their_adjusted_p_alone(study, make_tables):

@@ -361,6 +361,8 @@ def _split_columns() -> list[Column]:
 
 def _verdict() -> Column:
     def cell(row: object) -> Cell:
+        if is_missing(row.verdict):
+            return Cell("the null", "", "quiet")
         more = "" if is_missing(row.reason) else str(row.reason)
         return Cell(row.verdict, row.verdict, LOOKS.get(row.verdict, ""), more)
 
