@@ -293,11 +293,13 @@ def test_every_prompt_and_target_has_a_graph_or_the_reason_why_not(smoke):
 
 def test_a_graph_that_is_lost_is_made_again_and_no_other(smoke):
     lost, kept = (smoke / f"results/smoke/graphs/distill/seed0/{name}/prompt/graph.npz" for name in PROMPTS[:2])
-    before, written = lost.read_bytes(), kept.stat().st_mtime_ns
+    before, made = lost.read_bytes(), json.loads(Path(f"{kept}.run.json").read_text())
+    log = smoke / "logs/smoke/trace_graphs/distill.seed0.0.log"
     lost.unlink()
     run = snakemake(str(lost.relative_to(smoke)), *SMOKE, folder=smoke)
     assert run.returncode == 0, said(run)[-3000:]
-    assert lost.read_bytes() == before and kept.stat().st_mtime_ns == written
+    assert lost.read_bytes() == before and "trace 1 of 10 targets, keep the others" in log.read_text()
+    assert json.loads(Path(f"{kept}.run.json").read_text()) == made
 
 
 def test_another_limit_of_the_gate_runs_no_graph_again(smoke):

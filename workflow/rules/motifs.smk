@@ -1,4 +1,6 @@
 # Small patterns of the graphs beside null models, and the four comparisons.
+# looked for at once: a folder without any stops the run before it starts
+PUBLISHED = {name: published_graphs(name) for name in (study.motifs.sources if study.motifs else ())}
 COMPARISONS = ["reasoning_base", "think_answer", "published", "correct_incorrect"]
 SPLIT = "<results>/comparisons/split.tsv" if study.comparisons and study.prompts.base else []
 
@@ -33,7 +35,7 @@ rule count_motifs:
 
 use rule count_motifs as count_published_motifs with:
     input:
-        graphs=lambda wildcards: published_graphs(wildcards.name),
+        graphs=lambda wildcards: PUBLISHED[wildcards.name],
     output:
         motifs="<results>/motifs/published/{name}/motifs.parquet",
     log:
