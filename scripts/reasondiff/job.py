@@ -121,7 +121,7 @@ def run_facts(snakemake: Any, cards: list[str], started: float) -> dict[str, Any
         "threads": snakemake.threads,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
-        "peak_memory_gib": round(_peak_memory_gib(), 3),
+        "peak_memory_gib": round(peak_memory_gib(), 3),
     }
 
 
@@ -140,7 +140,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _peak_memory_gib() -> float:
+def peak_memory_gib() -> float:
+    """The most that this process has held so far."""
     import resource
 
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -60,6 +60,22 @@ def bootstrap(
     return Estimate(value, float(low), float(high), len(sums))
 
 
+def mean_of_units(values: Float[np.ndarray, " unit"], resamples: int, seed: int, min_units: int = 6) -> Estimate:
+    """The mean over units with its interval, as `bootstrap`."""
+    return bootstrap(np.stack([values, np.ones(len(values))], axis=1), ratio, resamples, seed, min_units)
+
+
+def adjusted(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """Benjamini and Hochberg's adjusted p over the tests that have one; NaN for the others."""
+    from scipy.stats import false_discovery_control
+
+    known = ~np.isnan(p)
+    result = np.full(len(p), np.nan)
+    if known.any():
+        result[known] = false_discovery_control(p[known])
+    return result
+
+
 def ratio(sums: Float[np.ndarray, "resample 2"]) -> Float[np.ndarray, " resample"]:
     """First quantity over the second."""
     return sums[:, 0] / sums[:, 1]

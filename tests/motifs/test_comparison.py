@@ -32,7 +32,6 @@ from reasondiff.motifs.comparison import (  # noqa: E402
     think_answer,
 )
 from reasondiff.motifs.measures import measure_graphs  # noqa: E402
-from reasondiff.motifs.statistics import adjusted  # noqa: E402
 from reasondiff.motifs.verdicts import (  # noqa: E402
     FOUND,
     NOT_FOUND,
@@ -43,6 +42,7 @@ from reasondiff.motifs.verdicts import (  # noqa: E402
     smallest_p,
     under_exchanged_labels,
 )
+from reasondiff.statistics import adjusted  # noqa: E402
 
 FFL = "signed coherent_ffl"
 OUTCOMES = ("correct", "incorrect")

@@ -8,7 +8,8 @@ from reasondiff.motifs.conserved import determined, relations
 from reasondiff.motifs.counting import FAMILIES, FAMILY, MOTIF, motif_counts
 from reasondiff.motifs.ensembles import draw_ensemble
 from reasondiff.motifs.nulls import CYCLIC, NULLS
-from reasondiff.motifs.statistics import adjusted, deviation, effective_samples, rank, tie_broken_p, two_sided_p
+from reasondiff.motifs.statistics import deviation, effective_samples, rank, tie_broken_p, two_sided_p
+from reasondiff.statistics import adjusted
 
 
 def column(*counts):

@@ -21,14 +21,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import false_discovery_control
 
 from reasondiff.config import Comparisons
 from reasondiff.dictionaries.transcoder import Transcoder
 from reasondiff.graphs.correspondence import by_index, matched
 from reasondiff.graphs.graph import Graph
 from reasondiff.graphs.wiring import QUANTITIES, Correspondence, compare
-from reasondiff.statistics import bootstrap, ratio
+from reasondiff.statistics import adjusted, mean_of_units
 
 MODELS, SEEDS = "reasoning - base", "seed 1 - seed 0"
 Context = tuple[str, str]
@@ -155,8 +154,7 @@ def _figures(
     """The mean over prompts of a quantity, of its null and of their difference, under these prefixes, and p."""
     figures = {}
     for prefix, values in of_prompts.items():
-        sums = np.stack([values, np.ones(len(values))], axis=1)
-        found = asdict(bootstrap(sums, ratio, settings.bootstrap, settings.seed))
+        found = asdict(mean_of_units(values, settings.bootstrap, settings.seed))
         figures |= {f"{prefix}{name}": figure for name, figure in found.items()}
     if "difference_" in of_prompts:
         figures["p"] = _p_value(of_prompts["difference_"], direction, settings)
@@ -176,8 +174,7 @@ def _p_value(differences: Float[np.ndarray, " prompt"], direction: int, settings
 
 def _adjusted(rows: pd.DataFrame, settings: Comparisons) -> pd.DataFrame:
     """The rows of a contrast with p_adjusted, verdict and reason."""
-    known = rows["p"].notna()
-    rows.loc[known, "p_adjusted"] = false_discovery_control(rows.loc[known, "p"]) if known.any() else []
+    rows["p_adjusted"] = adjusted(rows["p"].to_numpy(np.float64))
     said = [_verdict(row, settings) for row in rows.itertuples()]
     return rows.assign(verdict=[verdict for verdict, _ in said], reason=[reason for _, reason in said])
 

@@ -9,7 +9,6 @@ Source: docs/methods.md §10; Ameisen et al. 2025, Circuit Tracing.
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +32,7 @@ from reasondiff.graphs.pruning import stored_part
 from reasondiff.graphs.replaced import compare_replaced
 from reasondiff.graphs.replacement import Replacement, open_replacement, own_model, refuse_other_logits
 from reasondiff.graphs.targets import Target
+from reasondiff.job import peak_memory_gib
 from reasondiff.models.load import ModelInfo, load_tokenizer
 from reasondiff.store import ArtefactError, fingerprint, is_finished, read_card, write_table
 
@@ -166,8 +166,7 @@ def _trace_and_write(
     card = {**card, "status": facts["status"]}
     write_table(files.interventions, interventions, card)
     write_graph(files.graph, graph, card)
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gib = torch.cuda.max_memory_allocated() / 2**30 if on_card else kibibytes / 2**20
+    gib = torch.cuda.max_memory_allocated() / 2**30 if on_card else peak_memory_gib()
     return {**facts, "seconds": time.perf_counter() - started, "peak_memory_gib": gib}
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from reasondiff.latents.counts import LEANING_DELTA
-from reasondiff.statistics import bootstrap, ratio
+from reasondiff.statistics import mean_of_units
 
 MIN_LATENTS = 6
 CALIPER = float(np.log(2.0))
@@ -82,7 +82,7 @@ def mean_over_latents(values: Iterable[float], resamples: int, seed: int) -> dic
     if len(values) < MIN_LATENTS:
         reason = f"too few: {len(values)} latents, {MIN_LATENTS} are needed"
         return {"value": np.nan, "low": np.nan, "high": np.nan, "n_latents": len(values), "reason": reason}
-    found = bootstrap(np.stack([values, np.ones(len(values))], axis=1), ratio, resamples, seed, MIN_LATENTS)
+    found = mean_of_units(values, resamples, seed, MIN_LATENTS)
     return {"value": found.value, "low": found.low, "high": found.high, "n_latents": found.n, "reason": ""}
 
 

@@ -16,7 +16,7 @@ from reasondiff.config import Prompts
 from reasondiff.models.load import ModelInfo, load_model, load_tokenizer
 from reasondiff.models.responses import ELICITATIONS
 from reasondiff.models.sampling import generate
-from reasondiff.statistics import bootstrap, ratio
+from reasondiff.statistics import mean_of_units
 from reasondiff.text.judging import is_right
 from reasondiff.text.preparation import THINK_CLOSE
 from reasondiff.text.prompts import Prompt
@@ -158,7 +158,7 @@ def accuracy_by_category(responses: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _figures(responses: pd.DataFrame, seed: int) -> dict[str, float | int]:
     right = responses[responses["judged"]].groupby("prompt_id", sort=False)["correct"].mean().to_numpy(np.float64)
-    found = bootstrap(np.stack([right, np.ones(len(right))], axis=1), ratio, _RESAMPLES, seed)
+    found = mean_of_units(right, _RESAMPLES, seed)
     thinks = responses["elicitation"].iloc[0] == "think"
     return {
         "prompts": responses["prompt_id"].nunique(),

@@ -18,7 +18,6 @@ import pandas as pd
 from reasondiff.config import Comparisons, Prompts
 from reasondiff.motifs.matching import ByPrompt, Group, by_prompt, couple, graphs_of, with_values, within_caliper
 from reasondiff.motifs.measures import FAMILIES, MATCH, MOTIF, Measured
-from reasondiff.motifs.statistics import adjusted
 from reasondiff.motifs.verdicts import (
     FOUND,
     MIN_PROMPTS,
@@ -31,6 +30,7 @@ from reasondiff.motifs.verdicts import (
     smallest_p,
     under_exchanged_labels,
 )
+from reasondiff.statistics import adjusted
 
 SEEDS, LABELS = "seed against seed", "labels permuted within prompt"
 TARGETS = ("prompt", "think", "answer")

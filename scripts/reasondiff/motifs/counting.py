@@ -20,8 +20,9 @@ from reasondiff.motifs.conserved import determined
 from reasondiff.motifs.ensembles import draw_ensemble
 from reasondiff.motifs.network import Network, network_of
 from reasondiff.motifs.nulls import CYCLIC, OURS, Edges, observed_edges
-from reasondiff.motifs.statistics import adjusted, deviation, rank
+from reasondiff.motifs.statistics import deviation, rank
 from reasondiff.motifs.templates import TEMPLATES, signed_counts
+from reasondiff.statistics import adjusted
 from reasondiff.store import digest
 
 FAMILIES = {

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from reasondiff.motifs.measures import identified, is_claimed
-from reasondiff.motifs.statistics import adjusted
 from reasondiff.motifs.verdicts import mean_over_prompts
+from reasondiff.statistics import adjusted
 
 GROUP = ["source", "model", "seed", "phase", "node_share", "edge_share", "null", "family", "motif"]
 FAMILY = ["source", "node_share", "edge_share", "null"]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import false_discovery_control
 
 DEPENDENT = 1e-8
 """A direction in which the counts, each scaled to a standard deviation of 1, vary less than this share of the direction
@@ -75,15 +74,6 @@ def tie_broken_p(
     at random: uniform from 0 to 1 under the null, where the observed graph is one draw among the others."""
     more, equal = (counts > observed).sum(axis=0), (counts == observed).sum(axis=0) + 1
     return (more + rng.random(len(observed)) * equal) / (len(counts) + 1)
-
-
-def adjusted(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """Benjamini and Hochberg's adjusted p over the tests that have one; NaN for the others."""
-    known = ~np.isnan(p)
-    result = np.full(len(p), np.nan)
-    if known.any():
-        result[known] = false_discovery_control(p[known])
-    return result
 
 
 def rank(counts: Int[np.ndarray, "sample motif"]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from reasondiff.statistics import Estimate, bootstrap, ratio
+from reasondiff.statistics import Estimate, bootstrap, mean_of_units
 
 FOUND, NOT_FOUND, NOT_TESTABLE = "found", "not found", "not testable"
 MIN_PROMPTS = 6
@@ -107,7 +107,7 @@ def under_exchanged_labels(
 def mean_over_prompts(values: Float[np.ndarray, " prompt"], resamples: int, seed: int) -> Estimate:
     """Mean with its 95 % interval, bootstrapped over prompts; NaN do not count, and no interval below 6."""
     known = values[np.isfinite(values)]
-    return bootstrap(np.stack([known, np.ones(len(known))], axis=1), ratio, resamples, seed, MIN_PROMPTS)
+    return mean_of_units(known, resamples, seed, MIN_PROMPTS)
 
 
 def at_equal_size(
