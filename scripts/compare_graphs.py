@@ -37,7 +37,8 @@ with job(snakemake) as log:
         "asked": [params.prompts, params.graphs, params.gates, params.threshold, params.published],
         "code": params.code,
     }
-    for path, (name, table) in zip(snakemake.output.comparisons, tables.items(), strict=True):
-        log.info("%s: %s", name, table["verdict"].value_counts().to_dict())
+    for path in snakemake.output.comparisons:
+        table = tables[Path(path).stem]
+        log.info("%s: %s", path, table["verdict"].value_counts().to_dict())
         write_table(path, table, card)
     write_table(snakemake.output.profiles, by_phase, card)

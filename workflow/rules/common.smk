@@ -133,14 +133,20 @@ def models_of_pair(wildcards):
     return [f"<results>/models/{model}/model.json" for model in study.pairs[pair].models]
 
 
-def tokens_of_pair(wildcards):
-    pair, text = pair_text(wildcards)
+def tokens_file(pair, text):
     return f"<results>/text/{text}/{study.pairs[pair].tokenizer}/tokens.npz"
 
 
-def alignment_of_pair(wildcards):
-    pair, text = pair_text(wildcards)
+def alignment_file(pair, text):
     return f"<results>/crosscoders/{pair}/{text}/alignment.json"
+
+
+def tokens_of_pair(wildcards):
+    return tokens_file(*pair_text(wildcards))
+
+
+def alignment_of_pair(wildcards):
+    return alignment_file(*pair_text(wildcards))
 
 
 def reading_of_text(text):
@@ -183,6 +189,11 @@ def transcoder_files(layer):
     return [f"layers.{layer}.mlp/{name}" for name in ("sae.safetensors", "cfg.json", "training.jsonl")]
 
 
+def weights_in(folder, model):
+    """The weights of a set in its folder: those of the layers that `model` has transcoders of."""
+    return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[model].layers]
+
+
 def point_of_transcoders(name):
     return study.transcoders.points[name].model_dump(mode="json")
 
@@ -205,7 +216,7 @@ def transcoders_to_start_from(model):
     if first is None:
         return []
     folder = f"<results>/transcoders/{first}/{TRANSCODED[first].text}/{{point}}/seed{{seed}}"
-    return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[model].layers]
+    return weights_in(folder, model)
 
 
 def sweep_files(sweep, name=None):
@@ -228,7 +239,7 @@ def tokens_of_transcoders(wildcards):
 def transcoders_of_set(wildcards):
     """Weights of the transcoders of one model, point and seed."""
     folder = "<results>/transcoders/{model}/{text}/{point}/seed{seed}".format(**wildcards)
-    return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[wildcards.model].layers]
+    return weights_in(folder, wildcards.model)
 
 
 def choice_of_transcoders(wildcards):
@@ -245,6 +256,12 @@ def chosen_sets(wildcards, first_seed=False):
         for model, settings in TRANSCODED.items()
         for seed in settings.seeds[: 1 if first_seed else None]
     ]
+
+
+def chosen_folders(wildcards, model, seeds):
+    """The folders of a model's sets with some seeds."""
+    named = [f"seed{seed}" for seed in seeds]
+    return [folder for of, folder in chosen_sets(wildcards) if of == model and Path(folder).name in named]
 
 
 def chosen_files(name, first_seed=False):
@@ -466,10 +483,8 @@ def set_of_graphs(model, name=None):
     their set."""
 
     def paths(wildcards):
-        folder = next(f for m, f in chosen_sets(wildcards) if m == model and Path(f).name == f"seed{wildcards.seed}")
-        if name is not None:
-            return f"{folder}/{name}"
-        return [f"{folder}/{transcoder_files(layer)[0]}" for layer in TRANSCODED[model].layers]
+        (folder,) = chosen_folders(wildcards, model, [wildcards.seed])
+        return weights_in(folder, model) if name is None else f"{folder}/{name}"
 
     return paths
 
@@ -512,15 +527,6 @@ def labels_of_subject(model):
     return lambda wildcards: [named(wildcards)] if int(wildcards.seed) == first else []
 
 
-def linked_tokens(links):
-    pair = study.pairs[links.pair]
-    return f"<results>/text/{pair.texts[0]}/{pair.tokenizer}/tokens.npz"
-
-
-def linked_alignment(links):
-    return f"<results>/crosscoders/{links.pair}/{study.pairs[links.pair].texts[0]}/alignment.json"
-
-
 def linked_crosscoders(links, name):
     """File `name` of the crosscoders of the linked point, in every layer that it is trained on, with its first seed."""
     text = study.pairs[links.pair].texts[0]
@@ -551,17 +557,9 @@ def compared_subjects(reasoning, base):
 def set_of_seed(model, number):
     """An input function: the transcoders of a model's seed of that number; none where it has fewer seeds."""
     seeds = TRANSCODED[model].seeds[number : number + 1]
-
-    def paths(wildcards):
-        return [
-            f"{folder}/{transcoder_files(layer)[0]}"
-            for name, folder in chosen_sets(wildcards)
-            for seed in seeds
-            if name == model and Path(folder).name == f"seed{seed}"
-            for layer in TRANSCODED[model].layers
-        ]
-
-    return paths
+    return lambda wildcards: [
+        path for folder in chosen_folders(wildcards, model, seeds) for path in weights_in(folder, model)
+    ]
 
 
 def link_tables():

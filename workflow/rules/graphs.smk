@@ -167,8 +167,8 @@ for _links in [study.graphs.links] if study.graphs and study.graphs.links else [
             input:
                 model=f"<results>/models/{_model}/model.json",
                 models=[f"<results>/models/{_name}/model.json" for _name in study.pairs[_links.pair].models],
-                tokens=linked_tokens(_links),
-                alignment=linked_alignment(_links),
+                tokens=tokens_file(_links.pair, study.pairs[_links.pair].texts[0]),
+                alignment=alignment_file(_links.pair, study.pairs[_links.pair].texts[0]),
                 transcoders=set_of_graphs(_model),
                 crosscoders=linked_crosscoders(_links, "crosscoder.safetensors"),
                 latents=linked_crosscoders(_links, "latents.tsv"),

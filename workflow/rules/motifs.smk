@@ -1,7 +1,8 @@
 # Small patterns of the graphs beside null models, and the four comparisons.
+from reasondiff.report.circuit_tables import COMPARISONS
+
 # looked for at once: a folder without any stops the run before it starts
 PUBLISHED = {name: published_graphs(name) for name in (study.motifs.sources if study.motifs else ())}
-COMPARISONS = ["reasoning_base", "think_answer", "published", "correct_incorrect"]
 SPLIT = "<results>/comparisons/split.tsv" if study.comparisons and study.prompts.base else []
 
 

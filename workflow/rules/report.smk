@@ -8,7 +8,7 @@ COUPLED = [site for site, banks in sites().items() if points(banks, coupled=True
 FIGURES = figures_of(study.pairs, sites(), COUPLED, study.transcoders, has_concepts=bool(concept_tables()))
 FIGURES |= figures_of_circuits(study.graphs is not None, study.motifs is not None, study.comparisons is not None)
 BASELINES = [f"<results>/crosscoders/{site}/baselines.tsv" for site in sites()]
-ALIGNMENT = [f"<results>/crosscoders/{pair}/{text}/alignment.json" for pair, text in pair_texts()]
+ALIGNMENT = [alignment_file(pair, text) for pair, text in pair_texts()]
 DIVERGENCE = [f"<results>/crosscoders/{pair}/{text}/divergence.tsv" for pair, text in pair_texts()]
 TOKENS = collect("<results>/text/{text}/{tokenizer}", text=study.text, tokenizer=study.tokenizers)
 # the sections of the study that its page speaks of, as plain data
