@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from reasondiff.codehash import code_hash
 from reasondiff.config import READY, ConfigError, is_trained, load_study
 from reasondiff.gpus import visible_gpus
+from reasondiff.graphs.graph import FORCED
 from reasondiff.job import prefer_library
 from reasondiff.store import digest, read_json, read_table
 
@@ -415,7 +416,6 @@ def transcoder_concept_tables(wildcards):
 
 # ---------------------------------------------------------------------------------------------------- circuits
 
-FORCED = ("prompt", "think", "answer")  # on the reasoning model's greedy response, whoever is traced
 TARGETS_OF = {"reasoning": (*FORCED, "correct", "incorrect"), "base": (*FORCED, "own")}
 
 

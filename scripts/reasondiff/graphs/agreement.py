@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from reasondiff.statistics import Estimate, bootstrap, ratio
 from reasondiff.store import ArtefactError, read_table
@@ -161,6 +161,5 @@ def _sign_terms(predicted: Float[np.ndarray, " row"], measured: Float[np.ndarray
 
 def rank_correlation(first: Float[np.ndarray, " row"], second: Float[np.ndarray, " row"]) -> float:
     """Spearman's, from -1 to 1, equal values sharing their mean rank; NaN where one of them does not vary."""
-    ranks = [rankdata(one) - (len(one) + 1) / 2 for one in (first, second)]
-    size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
-    return float((ranks[0] * ranks[1]).sum() / size) if size > 0 else float("nan")
+    varies = all(len(one) and one.min() < one.max() for one in (first, second))
+    return float(spearmanr(first, second).statistic) if varies else float("nan")

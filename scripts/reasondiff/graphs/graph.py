@@ -32,6 +32,8 @@ PHASES = {
     "own": "answer",
 }
 """{target: the phase that it stands in}, in the order in which a page tells them."""
+FORCED = ("prompt", "think", "answer")
+"""Targets on the reasoning model's greedy response, on which the base is traced as well."""
 _ARRAYS = {
     "kind": np.int8, "layer": np.int32, "position": np.int32, "feature": np.int64, "activation": np.float32,
     "influence": np.float32, "probability": np.float32, "source": np.int32, "target": np.int32, "weight": np.float32,

@@ -37,15 +37,13 @@ import torch
 from jaxtyping import Float, Int
 
 from reasondiff.config import Prompts
-from reasondiff.graphs.graph import PHASES
+from reasondiff.graphs.graph import FORCED, PHASES
 from reasondiff.models.load import ModelInfo, load_model, load_tokenizer
 from reasondiff.store import ArtefactError, read_table
 from reasondiff.text.answers import boxed_answer, stated_answer
 
 log = logging.getLogger(__name__)
 
-FORCED = ("prompt", "think", "answer")
-"""Targets on which the base is traced as well, on the reasoning model's words."""
 EDGE = 3
 """Tokens at either end of a think phase that are no `think` target: they open and close it in set phrases."""
 _ROWS_AT_ONCE = 256

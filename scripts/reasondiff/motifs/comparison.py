@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from reasondiff.config import Comparisons, Prompts
+from reasondiff.graphs.graph import FORCED
 from reasondiff.motifs.matching import ByPrompt, Group, by_prompt, couple, graphs_of, with_values, within_caliper
 from reasondiff.motifs.measures import FAMILIES, MATCH, MOTIF, Measured
 from reasondiff.motifs.verdicts import (
@@ -33,8 +34,6 @@ from reasondiff.motifs.verdicts import (
 from reasondiff.statistics import adjusted
 
 SEEDS, LABELS = "seed against seed", "labels permuted within prompt"
-TARGETS = ("prompt", "think", "answer")
-"""Targets on which the reasoning model and the base are both traced."""
 AT_EQUAL_SIZE = " at equal size"
 """What the second row of a motif is called after: the difference where both graphs have as many edges."""
 MIN_EXPECTED = 5.0
@@ -87,8 +86,8 @@ def reasoning_base(measured: Measured, prompts: Prompts, settings: Comparisons) 
     seeds and nothing else, each with an effect of its own that is the same on every prompt and far above the scatter
     between prompts, half of the measures would be found. Columns: `COLUMNS`.
     """
-    first, second = _first_seed(measured, prompts.reasoning, TARGETS), _first_seed(measured, prompts.base, TARGETS)
-    null = _seed_null(measured, prompts, TARGETS)
+    first, second = _first_seed(measured, prompts.reasoning, FORCED), _first_seed(measured, prompts.base, FORCED)
+    null = _seed_null(measured, prompts, FORCED)
     couples = couple(measured, first, second, null, on=["prompt_id", "target"])
     note = _both(measured, first, second, couples)
     refused = "there is no base model in this study" if prompts.base is None else ""

@@ -212,9 +212,7 @@ def _agreement_columns() -> list[Column]:
 
     def interval_of(title: str, name: str, column: str) -> Column:
         def cell(row: object) -> Cell:
-            value, low, high = (getattr(row, one) for one in (column, f"{name}_low", f"{name}_high"))
-            ends = "" if is_missing(low) else f" ({_two(low)} to {_two(high)})"
-            return Cell(_two(value) + ends, "" if is_missing(value) else float(value), "number")
+            return _with_ends(*(getattr(row, one) for one in (column, f"{name}_low", f"{name}_high")))
 
         return Column(title, cell)
 
@@ -263,8 +261,7 @@ def _passing(shown: pd.DataFrame, rate: float) -> str:
 
 def _profile_columns() -> list[Column]:
     def effect(row: object) -> Cell:
-        ends = "" if is_missing(row.low) else f" ({_two(row.low)} to {_two(row.high)})"
-        return Cell(_two(row.log_ratio) + ends, "" if is_missing(row.log_ratio) else float(row.log_ratio), "number")
+        return _with_ends(row.log_ratio, row.low, row.high)
 
     def stable(row: object) -> Cell:
         said = "–" if is_missing(row.sign_stable) else "yes" if row.sign_stable else "no"

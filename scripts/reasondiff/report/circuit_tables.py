@@ -9,6 +9,7 @@ import pandas as pd
 
 from reasondiff.config import Motifs
 from reasondiff.graphs.graph import PHASES
+from reasondiff.motifs.verdicts import FOUND, NOT_FOUND, NOT_TESTABLE
 
 TARGETS = tuple(PHASES)
 COMPARISONS = {
@@ -18,7 +19,6 @@ COMPARISONS = {
     "correct_incorrect": "Correct against incorrect responses",
 }
 """{name: title}, in the order of the page."""
-FOUND, NOT_FOUND, NOT_TESTABLE = "found", "not found", "not testable"
 SHOWN_MOTIFS = 8
 FIGURES = [
     "probability",
