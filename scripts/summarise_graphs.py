@@ -2,6 +2,7 @@
 
 from reasondiff.config import GraphGates, Graphs
 from reasondiff.graphs.graph import read_graph
+from reasondiff.graphs.pruning import prune
 from reasondiff.graphs.summary import latents_of_graphs, summarise
 from reasondiff.job import job
 from reasondiff.store import file_digest, write_table
@@ -9,10 +10,10 @@ from reasondiff.store import file_digest, write_table
 with job(snakemake) as log:
     paths, params = list(snakemake.input.graphs), snakemake.params
     settings = Graphs.model_validate(params.settings)
-    graphs = [read_graph(path) for path in paths]
+    pruned = [prune(read_graph(path), settings.prune_nodes, settings.prune_edges) for path in paths]
 
-    summary = summarise(graphs, settings, GraphGates.model_validate(params.gates))
-    latents = latents_of_graphs(graphs, settings)
+    summary = summarise(pruned, GraphGates.model_validate(params.gates))
+    latents = latents_of_graphs(pruned)
 
     log.info("%s; %d explain", summary["status"].value_counts().to_dict(), int((summary["explains"] == True).sum()))  # noqa: E712
     card = {

@@ -26,6 +26,10 @@ def settings():
     )  # fmt: skip
 
 
+def pruned_all(graphs, settings):
+    return [prune(graph, settings.prune_nodes, settings.prune_edges) for graph in graphs]
+
+
 def small(**facts):
     """Tokens 0 and 1, at each a latent of layer 1 and 3 (numbers 5 and 6) of 4 blocks, the logit at the second."""
     return make_graph(
@@ -40,7 +44,7 @@ def test_shape_of_a_pruned_graph_summed_by_hand(settings):
     # the later latent carries 3/4, the earlier one all of that, at layers 1 and 3 of 4: (.25 + .75) / 2. Of absolute
     # weights 2, 1, 3 and 1 only the 1 from latent to latent leads to another position.
     wide = settings.model_copy(update={"prune_nodes": 1.0, "prune_edges": 1.0, "stored_share": 1.0})
-    row = summarise([small()], wide, GATES).iloc[0]
+    row = summarise(pruned_all([small()], wide), GATES).iloc[0]
     assert (row["nodes"], row["edges"], row["features_pruned"]) == (5, 4, 2)
     assert row["depth"] == pytest.approx(0.5)
     assert row["crossing_share"] == pytest.approx(1 / 7)
@@ -50,14 +54,14 @@ def test_deeper_influence_makes_a_graph_deeper(settings):
     wide = settings.model_copy(update={"prune_nodes": 1.0, "prune_edges": 1.0, "stored_share": 1.0})
     # twice the influence at layer 3: (.25 + 2 * .75) / 3
     graph = replace(small(), influence=np.array([0.5, 0.5, 0.25, 0.5, 0.0], dtype=np.float32))
-    assert summarise([graph], wide, GATES)["depth"][0] == pytest.approx(1.75 / 3)
+    assert summarise(pruned_all([graph], wide), GATES)["depth"][0] == pytest.approx(1.75 / 3)
 
 
 def test_a_row_holds_the_scores_of_the_whole_and_counts_of_the_pruned_graph(settings):
     whole = made_up_graph(1)
     part = stored_part(whole, settings.stored_share, settings.stored_nodes)
     pruned = prune(whole, settings.prune_nodes, settings.prune_edges)
-    frame = summarise([part], settings, GATES)
+    frame = summarise(pruned_all([part], settings), GATES)
     assert list(frame) == COLUMNS
     row = frame.iloc[0]
     for name in ("model", "target_token", "features", "replacement", "feature_share", "coverage", "replaced_top1"):
@@ -70,7 +74,7 @@ def test_a_row_holds_the_scores_of_the_whole_and_counts_of_the_pruned_graph(sett
 def test_a_graph_that_was_not_made_has_a_row_and_no_figures(settings):
     facts = {name: made_up_graph(1).facts[name] for name in ("model", "seed", "prompt_id", "target", "phase")}
     missing = no_graph((), {**facts, "status": "none"}, "the response has no think phase")
-    frame = summarise([made_up_graph(1), missing], settings, GATES)
+    frame = summarise(pruned_all([made_up_graph(1), missing], settings), GATES)
     row = frame.iloc[1]
     assert (row["status"], row["reason"]) == ("none", "the response has no think phase")
     assert row["refused"] == "there is no graph: the response has no think phase"
@@ -78,17 +82,17 @@ def test_a_graph_that_was_not_made_has_a_row_and_no_figures(settings):
     figures = ["nodes", "edges", "features", "replacement", "feature_share", "depth", "crossing_share", "replaced_top1"]
     assert row[figures].isna().all()
     assert frame.iloc[0][figures].notna().all()
-    assert latents_of_graphs([missing], settings).empty
+    assert latents_of_graphs(pruned_all([missing], settings)).empty
 
 
 def test_a_summary_without_graphs_is_a_table_without_rows(settings):
-    assert list(summarise([], settings, GATES)) == COLUMNS
-    assert len(summarise([], settings, GATES)) == len(latents_of_graphs([], settings)) == 0
+    assert list(summarise(pruned_all([], settings), GATES)) == COLUMNS
+    assert len(summarise(pruned_all([], settings), GATES)) == len(latents_of_graphs(pruned_all([], settings))) == 0
 
 
 def test_a_summary_is_written_and_read(settings, tmp_path):
     missing = no_graph((), {"status": "failed", "model": "rl"}, "out of memory")
-    frame = summarise([made_up_graph(1), missing], settings, GATES)
+    frame = summarise(pruned_all([made_up_graph(1), missing], settings), GATES)
     write_table(tmp_path / "summary.tsv", frame, {})
     back = read_table(tmp_path / "summary.tsv")
     assert back["nodes"].tolist()[0] == frame["nodes"][0]
@@ -115,7 +119,7 @@ def test_a_summary_is_written_and_read(settings, tmp_path):
 def test_gates_say_why_they_refuse(facts, said, settings):
     graph = small(**facts)
     assert refusals(graph.facts, GATES) == said
-    row = summarise([graph], settings, GATES).iloc[0]
+    row = summarise(pruned_all([graph], settings), GATES).iloc[0]
     assert row["explains"] == (not said)
     assert (row["refused"] if said else "") == "; ".join(said)
 
@@ -144,12 +148,15 @@ def test_latents_in_most_graphs_come_first(settings):
         "model": ["base"] * 3, "seed": [0, 0, 1], "layer": [3, 1, 3], "latent": [6, 5, 6], "graphs": [3, 1, 1],
         "prompts": [2, 1, 1], "influence": [0.25 + 0.125 + 0.5, 0.25 + 0.5, 0.5],
     })  # fmt: skip
-    pd.testing.assert_frame_equal(latents_of_graphs(graphs, wide), expected, check_dtype=False)
+    pd.testing.assert_frame_equal(latents_of_graphs(pruned_all(graphs, wide)), expected, check_dtype=False)
 
 
 def test_latents_that_are_pruned_are_in_no_graph(settings):
     graph = made_up_graph(1)
-    found, pruned = latents_of_graphs([graph], settings), prune(graph, settings.prune_nodes, settings.prune_edges)
+    found, pruned = (
+        latents_of_graphs(pruned_all([graph], settings)),
+        prune(graph, settings.prune_nodes, settings.prune_edges),
+    )
     kept = {(int(pruned.layer[row]), int(pruned.feature[row])) for row in pruned.nodes_of(FEATURE)}
     assert set(zip(found["layer"], found["latent"], strict=True)) == kept
     assert len(kept) < len(graph.nodes_of(FEATURE))

@@ -125,7 +125,7 @@ rule summarise_graphs:
     params:
         settings=study.graphs.model_dump(mode="json") if study.graphs else None,
         gates=study.gates.graphs.model_dump(mode="json"),
-        code=code_hash("reasondiff.graphs.summary"),
+        code=code_hash("reasondiff.graphs.summary", "reasondiff.graphs.pruning"),
     message:
         "Scores of all graphs"
     script:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reasondiff.config import GraphGates, Graphs
+from reasondiff.config import GraphGates
 from reasondiff.graphs.graph import FEATURE, Graph
-from reasondiff.graphs.pruning import prune
 
 TEXTS = ["model", "prompt_id", "category", "target", "phase", "status", "reason", "target_token"]
 COUNTS = ["seed", "target_id", "blocks", "active", "features", "window", "max_features"]
@@ -35,8 +34,8 @@ LATENT_COLUMNS = ["model", "seed", "layer", "latent", "graphs", "prompts", "infl
 TRACED = "traced"
 
 
-def summarise(graphs: Iterable[Graph], settings: Graphs, gates: GraphGates) -> pd.DataFrame:
-    """One row per graph, in their order, with `COLUMNS`; shares from 0 to 1.
+def summarise(pruned: Iterable[Graph], gates: GraphGates) -> pd.DataFrame:
+    """One row per pruned graph, in their order, with `COLUMNS`; shares from 0 to 1.
 
     The scores are facts of the whole graph. `tokens`: how long its context is. `nodes`, `edges` and `features_pruned`
     count what pruning leaves; `depth` is the mean layer of its latents over the number of blocks, weighted by their
@@ -44,15 +43,15 @@ def summarise(graphs: Iterable[Graph], settings: Graphs, gates: GraphGates) -> p
     which gates refuse to call the graph an explanation, `explains` that none does. A graph that could not be made has
     a row with its status and reason, and no figures.
     """
-    frame = pd.DataFrame([_row(graph, settings, gates) for graph in graphs], columns=COLUMNS)
+    frame = pd.DataFrame([_row(graph, gates) for graph in pruned], columns=COLUMNS)
     kinds = {"float64": [*FIGURES, *PRUNED_FIGURES], "Int64": [*COUNTS, *PRUNED_COUNTS, TOKENS], "boolean": FLAGS}
     return frame.astype({name: kind for kind, names in kinds.items() for name in names})
 
 
-def latents_of_graphs(graphs: Iterable[Graph], settings: Graphs) -> pd.DataFrame:
+def latents_of_graphs(pruned: Iterable[Graph]) -> pd.DataFrame:
     """One row per model, seed and latent of any pruned graph, with `LATENT_COLUMNS`: in how many graphs and of how many
     prompts, and its influence summed over these (over positions too). Those in most graphs come first."""
-    rows = [row for graph in graphs for row in _latents(graph, settings)]
+    rows = [row for graph in pruned for row in _latents(graph)]
     key = LATENT_COLUMNS[:4]
     table = pd.DataFrame(rows, columns=[*key, "graph", "prompt", "influence"])
     counted = table.groupby(key, as_index=False).agg(
@@ -80,11 +79,10 @@ def refusals(facts: Mapping[str, Any], gates: GraphGates) -> list[str]:
     return found
 
 
-def _row(graph: Graph, settings: Graphs, gates: GraphGates) -> dict[str, Any]:
+def _row(graph: Graph, gates: GraphGates) -> dict[str, Any]:
     refused = refusals(graph.facts, gates)
     known = {name: graph.facts.get(name) for name in (*TEXTS, *COUNTS, *FIGURES, *FLAGS)}
-    pruned = prune(graph, settings.prune_nodes, settings.prune_edges)
-    shape = _shape(pruned) if pruned.n_nodes else {}
+    shape = _shape(graph) if graph.n_nodes else {}
     return {**known, **shape, TOKENS: len(graph.tokens), "refused": "; ".join(refused) or None, "explains": not refused}
 
 
@@ -107,8 +105,8 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> float:
     return float((values * weights).sum(dtype=np.float64) / total) if total > 0 else float("nan")
 
 
-def _latents(graph: Graph, settings: Graphs) -> Iterator[tuple[Any, ...]]:
-    facts, pruned = graph.facts, prune(graph, settings.prune_nodes, settings.prune_edges)
+def _latents(pruned: Graph) -> Iterator[tuple[Any, ...]]:
+    facts = pruned.facts
     name = (facts.get("prompt_id"), facts.get("target"))
     for row in pruned.nodes_of(FEATURE):
         latent = (facts.get("model"), facts.get("seed"), int(pruned.layer[row]), int(pruned.feature[row]))

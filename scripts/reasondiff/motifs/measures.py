@@ -18,6 +18,7 @@ import pandas as pd
 from reasondiff.config import GraphGates, Graphs
 from reasondiff.graphs.graph import FEATURE, Graph
 from reasondiff.graphs.links import linked_shares
+from reasondiff.graphs.pruning import prune
 from reasondiff.graphs.summary import TRACED, summarise
 
 MOTIF, SHAPE, NEW, MATCH = "motif", "shape", "new", "match"
@@ -187,7 +188,8 @@ def summary_elsewhere(graphs: Mapping[str, Graph], source: str, settings: Graphs
     Scores are those that their files give, if any: they would flatter a graph that was pruned before it was written.
     """
     prompts = [_first(graph, "prompt_id", "slug", "prompt") for graph in graphs.values()]
-    table = summarise(graphs.values(), settings, gates)
+    pruned = (prune(graph, settings.prune_nodes, settings.prune_edges) for graph in graphs.values())
+    table = summarise(pruned, gates)
     return table.assign(source=source, name=list(graphs), prompt_id=prompts, status=TRACED)
 
 
