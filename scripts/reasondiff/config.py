@@ -123,6 +123,20 @@ class Reinforce(_Stage):
     max_new_tokens: Count
 
 
+class ModelSize(Settings):
+    """What a model from elsewhere is said to be: widths in units, counts of layers and heads, `vocabulary` embedded ids,
+    `tied` where the unembedding is the embedding. Plans and costs rest on it before anything is fetched; the model's own
+    config.json must say the same."""
+
+    hidden: Count
+    layers: Count
+    mlp: Count
+    heads: Count
+    kv_heads: Count
+    vocabulary: Count
+    tied: bool
+
+
 class LocalModel(Settings):
     """A Hugging Face folder on this machine. `untrained` are tokens this model has an id for but never saw."""
 
@@ -130,16 +144,18 @@ class LocalModel(Settings):
     folder: str
     elicitations: tuple[Literal["direct", "solution", "think"], ...]
     untrained: tuple[str, ...] = ()
+    size: ModelSize | None = None
 
 
 class HubModel(Settings):
-    """A model of the Hugging Face hub at one revision."""
+    """A model of the Hugging Face hub at one revision; null: the commit that the study's `revisions` file names."""
 
     stage: Literal["hub"]
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(min_length=1)] | None
     elicitations: tuple[Literal["direct", "solution", "think"], ...]
     untrained: tuple[str, ...] = ()
+    size: ModelSize | None = None
 
 
 Model = Annotated[Pretrain | Continue | Finetune | Reinforce | LocalModel | HubModel, Field(discriminator="stage")]
@@ -208,7 +224,7 @@ class HubRows(Settings):
     kind: Literal["hub"]
     weight: Positive
     repo: str
-    revision: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(min_length=1)] | None
     subset: str | None
     split: str
     rows: Count | None
@@ -400,8 +416,6 @@ class ReadyTranscoders(Settings):
     def _is_in_one_place(self):
         if (self.folder is None) == (self.repo is None):
             raise ValueError("expected either `folder` (local) or `repo` (hub), the other null")
-        if self.repo is not None and not self.revision:
-            raise ValueError("a `repo` of the hub needs its `revision` (a commit, branch or tag)")
         return self
 
 
@@ -807,13 +821,17 @@ class Comparisons(Settings):
 
 
 class Study(Settings):
-    """A whole study. `memory_gib` is what one training job may take of the device's memory; null: what is free."""
+    """A whole study. `memory_gib` is what one training job may take of the device's memory; null: what is free.
+    `revisions`: the file that names the commit of each hub repository whose `revision` is null here; `unpinned` says
+    what happens where neither names one: refuse, or take whatever the hub has today."""
 
     study: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     results_dir: str
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     memory_gib: Positive | None
+    revisions: str | None
+    unpinned: Literal["refuse", "allow"]
     split: Split
     tokenizers: Annotated[dict[Name, Tokenizer], Field(min_length=1)]
     models: Annotated[dict[Name, Model], Field(min_length=1)]
@@ -924,7 +942,7 @@ def _layer_exists(study: Study, key: str, pair: Pair, layer: int) -> None:
 
 
 def _model_has_layers(study: Study, key: str, model: str, layers: Sequence[int]) -> None:
-    architecture = _chain_architecture(study, model)
+    architecture = size_of(study, model)
     if architecture is not None and max(layers) >= architecture.layers:
         raise ValueError(
             f"{key} has layer {max(layers)}, but model {model!r} has {architecture.layers} layers "
@@ -932,18 +950,19 @@ def _model_has_layers(study: Study, key: str, model: str, layers: Sequence[int])
         )
 
 
-def _chain_architecture(study: Study, model: str) -> Architecture | None:
-    """The architecture of a model of the tiny chain; None for models whose config is not read yet."""
+def size_of(study: Study, model: str) -> Architecture | ModelSize | None:
+    """The sizes of a model of the tiny chain, or those that the study declares for one from elsewhere; None where it
+    declares none."""
     settings = study.models[model]
     while hasattr(settings, "parent"):
         settings = study.models[settings.parent]
-    return settings.architecture if settings.stage == "pretrain" else None
+    return settings.architecture if settings.stage == "pretrain" else settings.size
 
 
-def chain_width(study: Study, model: str) -> int | None:
-    """How wide a model of the tiny chain is; None for models whose config is not read yet."""
-    architecture = _chain_architecture(study, model)
-    return architecture.hidden if architecture else None
+def width_of(study: Study, model: str) -> int | None:
+    """How wide a model is, as far as the study says it."""
+    size = size_of(study, model)
+    return size.hidden if size else None
 
 
 def _points_are_unique(study: Study) -> None:
@@ -1003,7 +1022,7 @@ def _transcoders_have_a_point(study: Study) -> None:
     elif section.trained() and section.sweep is None:
         raise ValueError("transcoders: without a `sweep` the `point` to train must be named")
     for name, model in section.models.items():
-        width = chain_width(study, name)
+        width = width_of(study, name)
         for point_name, point in section.points.items() if width and model.ready is None else ():
             if point.k > point.expansion * width:
                 raise ValueError(
