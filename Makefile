@@ -13,7 +13,7 @@ INDEX := --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: report test lint format lock clean
+.PHONY: report test lint format lock bench clean
 
 report: $(VENV)/.report  ## the default study: trains its models, analyses them, writes results/report.html
 	$(BIN)/snakemake --cores $(CORES) results/report.html
@@ -38,6 +38,9 @@ lock: $(VENV)/.test  ## uv.toml and uv.lock from constraints.txt
 	grep -v '^#' constraints.txt | sed 's/.*/    "&",/' >> uv.toml
 	printf ']\n' >> uv.toml
 	$(BIN)/uv lock
+
+bench: $(VENV)/.test  ## every benchmark that can run here, beside its reference; writes benchmarks/README.md
+	$(BIN)/python benchmarks/run.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
