@@ -13,13 +13,19 @@ INDEX := --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: report test lint format lock bench clean
+.PHONY: report test lint format lock bench clean doctor study
 
 report: $(VENV)/.report  ## the default study: trains its models, analyses them, writes results/report.html
 	$(BIN)/snakemake --cores $(CORES) results/report.html
 
 test: $(VENV)/.test lint  ## every check that needs no GPU, no network and no key
 	$(BIN)/python -m pytest
+
+doctor: $(VENV)/.report  ## what is missing here for a study:  make doctor CONFIG=config/deepscaler.yaml
+	$(BIN)/python -m reasondiff.doctor $(if $(CONFIG),--config "$(CONFIG)")
+
+study: $(VENV)/.report  ## a config of another pair and text:  make study BASE=X TUNED=Y TEXT=Z [NAME=N]
+	$(BIN)/python -m reasondiff.new_study --base "$(BASE)" --tuned "$(TUNED)" --text "$(TEXT)" $(if $(NAME),--name "$(NAME)")
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

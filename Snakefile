@@ -13,6 +13,8 @@ if "study" not in config:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/costs.smk"
 include: "workflow/rules/text.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/diffing.smk"
@@ -21,9 +23,18 @@ include: "workflow/rules/latents.smk"
 include: "workflow/rules/graphs.smk"
 include: "workflow/rules/motifs.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/release.smk"
 
 
 report: "workflow/report/workflow.rst"
+
+
+# a dry run does not come here: it says what would run, and what labels would cost
+onstart:
+    planned = list(workflow.dag.needrun_jobs())
+    refuse_commits_that_are_missing(planned)
+    require_key_of_provider(planned)
+    refuse_upload(planned)
 
 
 localrules:
@@ -31,7 +42,8 @@ localrules:
 
 
 rule all:
-    """Everything a study is for: its page."""
+    """Everything a study is for: its page, and what it was made of."""
     default_target: True
     input:
         "<results>/report.html",
+        "<results>/manifest.json",

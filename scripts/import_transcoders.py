@@ -9,8 +9,10 @@ from reasondiff.dictionaries.transcoder import hookpoint, save_transcoder
 from reasondiff.job import job
 from reasondiff.models.pairing import open_stream
 from reasondiff.models.stream import calibrate
+from reasondiff.revisions import refuse_unpinned
 
 with job(snakemake) as log:
+    refuse_unpinned(snakemake.params.without_commit)
     ready, layers = ReadyTranscoders.model_validate(snakemake.params.ready), snakemake.params.layers
     stream = open_stream(
         [snakemake.input.model],

@@ -2,14 +2,23 @@
 
 from pathlib import Path
 
+from reasondiff.config import HubModel, LocalModel
 from reasondiff.job import job
-from reasondiff.models.load import describe_model, download_model, info_to_json
+from reasondiff.models.load import describe_model, download_model, info_to_json, refuse_other_size
+from reasondiff.revisions import refuse_unpinned
 from reasondiff.store import write_json
 
 with job(snakemake):
-    wanted = snakemake.params.settings
+    refuse_unpinned(snakemake.params.without_commit)
+    wanted, name = snakemake.params.settings, snakemake.wildcards.model
     is_hub = wanted["stage"] == "hub"
-    folder = download_model(wanted["repo"], wanted["revision"]) if is_hub else Path(wanted["folder"]).resolve()
+    model = (HubModel if is_hub else LocalModel).model_validate(wanted)
+
+    folder = download_model(model.repo, model.revision) if is_hub else Path(model.folder).resolve()
     commit = folder.name if is_hub else None  # a branch may move, its commit does not
-    info = describe_model(snakemake.wildcards.model, folder, untrained_tokens=wanted["untrained"], revision=commit)
-    write_json(snakemake.output.model, info_to_json(info), card={"settings": dict(wanted)})
+    info = describe_model(name, folder, untrained_tokens=model.untrained, revision=commit)
+    if model.size is not None:
+        refuse_other_size(name, folder, model.size)
+
+    card = {"settings": {**wanted, "revision": commit} if is_hub else dict(wanted)}
+    write_json(snakemake.output.model, info_to_json(info), card)

@@ -15,7 +15,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from reasondiff.config import ReadyTranscoders
 from reasondiff.dictionaries.ready import find_ready, read_ready
 from reasondiff.dictionaries.transcoder import CONFIG, WEIGHTS, Transcoder, load_transcoder, save_transcoder
-from reasondiff.models.load import ModelError, load_model
+from reasondiff.hub import HubError
+from reasondiff.models.load import load_model
 from reasondiff.store import ArtefactError, file_digest
 
 with contextlib.redirect_stdout(io.StringIO()):  # it says on import that it has no triton
@@ -48,7 +49,7 @@ def hub(monkeypatch):
     def answer_with(answer):
         calls = []
 
-        def download(repo, revision, allow_patterns):
+        def download(repo, revision, repo_type, allow_patterns):
             calls.append((repo, revision, allow_patterns))
             if isinstance(answer, Exception):
                 raise answer
@@ -238,5 +239,5 @@ def test_a_folder_without_transcoders_or_of_a_single_one_is_refused(tmp_path):
 @pytest.mark.parametrize("error", [LocalEntryNotFoundError("offline"), OSError("no network")])
 def test_a_hub_that_cannot_be_reached_is_an_error_that_says_what_to_do(hub, error):
     hub(error)
-    with pytest.raises(ModelError, match="some/transcoders at revision main cannot be fetched.*HF_HOME"):
+    with pytest.raises(HubError, match=r"some/transcoders \(model\) at revision main cannot be fetched.*HF_HOME"):
         find_ready(HUB, [1])

@@ -6,10 +6,11 @@ import json
 
 import pandas as pd
 import pytest
+import yaml
 from pydantic import TypeAdapter
 
 from reasondiff.config import Source, Split
-from reasondiff.text.sources import SourceError, read_source, training_filter
+from reasondiff.text.sources import SourceError, at_commits, files_of_rows, is_plain, read_source, training_filter
 from reasondiff.text.split import part_of
 
 SHARES = {"train": 0.5, "calibrate": 0.1, "choose": 0.1, "score": 0.1, "report": 0.2}
@@ -122,15 +123,99 @@ def test_a_broken_file_is_named(tmp_path, name):
 
 
 def test_a_data_set_that_cannot_be_fetched_is_named(monkeypatch):
-    import datasets
+    import huggingface_hub
 
     def offline(*_, **__):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     hub = {"kind": "hub", "weight": 1.0, "repo": "some/data", "revision": "abc", "subset": None, "split": "train"}
-    with pytest.raises(SourceError, match="'mine': the hub data set some/data.*cannot be fetched"):
+    with pytest.raises(SourceError, match="'mine': the hub repository some/data.*cannot be fetched"):
         read_source("mine", TypeAdapter(Source).validate_python({**hub, "rows": 5}), SPLIT)
+
+
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def hub_rows(tmp_path, monkeypatch):
+    """`hub_rows(configs, subset=...)`: a source whose data set has such a card, and the patterns that were fetched."""
+
+    def make(configs, **changes):
+        folder = tmp_path / COMMIT
+        for name, problems in (("data", ["one", "two"]), ("more", ["three"])):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            rows = pd.DataFrame({"problem": problems, "generations": [["x"]] * len(problems), "uuid": problems})
+            rows.to_parquet(folder / name / "train-0.parquet")
+        if configs is not None:
+            (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
+        fetched = []
+
+        def download(repo, revision, patterns, kind):
+            fetched.append((repo, revision, list(patterns), kind))
+            return folder
+
+        monkeypatch.setattr("reasondiff.text.sources.download_folder", download)
+        source = {"kind": "hub", "weight": 1.0, "repo": "some/data", "revision": None, "subset": None, "split": "train"}
+        return TypeAdapter(Source).validate_python({**source, "rows": None, **changes}), fetched
+
+    return make
+
+
+CONFIGS = [
+    {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}]},
+    {"config_name": "more", "data_files": "more/*.parquet"},
+]
+
+
+@pytest.mark.parametrize(
+    ("configs", "subset", "patterns", "problems"),
+    [
+        (CONFIGS, None, ["README.md", "data/train-*"], ["one", "two"]),
+        (CONFIGS, "more", ["README.md", "more/*.parquet"], ["three"]),
+        (CONFIGS[1:], None, ["README.md", "more/*.parquet"], ["three"]),
+        ([{"config_name": "default", "data_files": ["data/*", "more/*"]}], None, ["README.md", "data/*", "more/*"],
+         ["one", "two", "three"]),
+    ],
+)  # fmt: skip
+def test_of_a_data_set_the_files_of_the_subset_are_fetched_and_read(hub_rows, configs, subset, patterns, problems):
+    source, fetched = hub_rows(configs, subset=subset, revision=COMMIT)
+    assert read_source("mine", source, SPLIT)["problem"].tolist() == problems
+    assert fetched[-1] == ("some/data", COMMIT, patterns, "dataset")
+
+
+def test_a_column_of_a_data_set_is_plain_text_and_no_other_column_is_read(hub_rows):
+    source, _ = hub_rows(CONFIGS, column="problem", revision=COMMIT)
+    rows = read_source("mine", source, SPLIT)
+    assert is_plain(source) and rows.columns.tolist() == ["text"] and rows["text"].tolist() == ["one", "two"]
+    absent, _ = hub_rows(CONFIGS, column="body", revision=COMMIT)
+    with pytest.raises(SourceError, match="lacks the column 'body': came problem, generations"):
+        read_source("mine", absent, SPLIT)
+
+
+def test_columns_that_nothing_reads_are_left_on_disk(hub_rows):
+    source, _ = hub_rows(CONFIGS, revision=COMMIT)
+    assert "uuid" not in read_source("mine", source, SPLIT).columns
+
+
+def test_of_a_data_set_without_a_card_everything_is_fetched(hub_rows):
+    source, _ = hub_rows(None)
+    assert files_of_rows(source) == ["*"]
+
+
+def test_a_subset_that_the_card_does_not_have_is_refused_with_those_it_has(hub_rows):
+    source, fetched = hub_rows(CONFIGS, subset="all")
+    with pytest.raises(SourceError, match="no subset 'all'; it has default, more"):
+        read_source("mine", source, SPLIT)
+    assert [patterns for _, _, patterns, _ in fetched] == [["README.md"]], "no data for nothing"
+
+
+def test_a_branch_becomes_the_commit_that_was_read(hub_rows, text_settings):
+    source, _ = hub_rows(CONFIGS, revision="main")
+    text = text_settings(sources={"mine": source})
+    assert at_commits(text).sources["mine"].revision == COMMIT
+    fixed = text_settings(sources={"mine": {**source.model_dump(), "revision": "b" * 40}})
+    assert at_commits(fixed) == fixed
 
 
 # ------------------------------------------------------------------------------------------- plain text

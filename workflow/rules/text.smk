@@ -9,12 +9,13 @@ rule prepare_text:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=60,
+        mem_mb=memory(2000, "prepare_text"),
+        runtime=runtime(60, "prepare_text"),
         gpu=0,
     params:
         text=settings("text", "text"),
         split=settings("split"),
+        without_commit=lambda wildcards: without_commit("text", wildcards.text),
         code=code_hash("reasondiff.text.preparation"),
     script:
         "../../scripts/prepare_text.py"
@@ -34,7 +35,7 @@ rule train_tokenizer:
     threads: 1
     resources:
         mem_mb=memory(1000),
-        runtime=15,
+        runtime=runtime(15),
         gpu=0,
     params:
         settings=settings("tokenizers", "tokenizer"),
@@ -59,7 +60,7 @@ rule copy_tokenizer:
     threads: 1
     resources:
         mem_mb=memory(1000),
-        runtime=15,
+        runtime=runtime(15),
         gpu=0,
     params:
         code=code_hash("reasondiff.models.load"),
@@ -83,8 +84,8 @@ rule tokenize_text:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
+        mem_mb=memory(4000, "tokenize_text"),
+        runtime=runtime(120, "tokenize_text"),
         gpu=0,
     params:
         text=settings("text", "text"),

@@ -16,7 +16,7 @@ from typing import Any
 
 from reasondiff.config import ReadyTranscoders
 from reasondiff.dictionaries.transcoder import CONFIG, WEIGHTS, Transcoder, hookpoint, load_transcoder
-from reasondiff.models.load import download_folder
+from reasondiff.hub import download_folder
 from reasondiff.store import ArtefactError, file_digest
 
 # `layers.3.mlp`, `model.layers.3.mlp`; without what follows the number, the whole block
@@ -30,7 +30,7 @@ def find_ready(ready: ReadyTranscoders, layers: Sequence[int]) -> dict[int, Path
     Raises:
         ArtefactError: a layer has no folder, or the folder's name says that it was trained on something else than
             the MLP, or says nothing and the config names no `hookpoint`.
-        ModelError: the hub cannot be reached.
+        HubError: the hub cannot be reached.
     """
     root = _root(ready, layers)
     return {layer: root / name for layer, name in _names(ready, root, layers).items()}
@@ -44,7 +44,7 @@ def read_ready(
 
     Raises:
         ArtefactError: as `find_ready`; or the model has no such layer or another width, or a checkpoint is broken.
-        ModelError: the hub cannot be reached.
+        HubError: the hub cannot be reached.
     """
     if beyond := [layer for layer in layers if layer >= n_layers]:
         raise ArtefactError(
@@ -82,9 +82,13 @@ def _root(ready: ReadyTranscoders, layers: Sequence[int]) -> Path:
         if not root.is_dir():
             raise ArtefactError(f"there is no folder {root} of transcoders (paths are relative to the working folder)")
         return root
-    names = [name for layer in layers for name in _wanted(ready, layer)]
-    # the small configs of all layers, to say what there is; the large weights of the wanted layers alone
-    return download_folder(ready.repo, ready.revision, [f"*{CONFIG}", *(f"{name}/{WEIGHTS}" for name in names)])
+    return download_folder(ready.repo, ready.revision, ready_files(ready, layers))
+
+
+def ready_files(ready: ReadyTranscoders, layers: Sequence[int]) -> list[str]:
+    """The files of a hub repository that are read, as patterns: the small configs of all layers, to say what there is;
+    the large weights of the wanted layers alone."""
+    return [f"*{CONFIG}", *(f"{name}/{WEIGHTS}" for layer in layers for name in _wanted(ready, layer))]
 
 
 def _wanted(ready: ReadyTranscoders, layer: int) -> list[str]:

@@ -11,8 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reasondiff.store import ArtefactError, digest, file_digest, filling, read_json
+from reasondiff.config import ModelSize
+from reasondiff.hub import download_folder
+from reasondiff.store import DIGESTS, ArtefactError, check_folder, digest, file_digest, filling, read_json
 from reasondiff.text.alignment import OwnTokenizer
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+"""The files of a model on the hub that are read: its weights in safetensors alone."""
 
 
 class ModelError(ValueError):
@@ -50,12 +55,16 @@ def describe_model(
     """
     folder = Path(folder)
     config = _read_config(name, folder)
-    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    weights = weight_files(folder)
     if not weights:
         raise ModelError(f"model {name!r}: no weights (*.safetensors) in {folder}")
+    if missing := missing_shards(folder):
+        raise ModelError(
+            f"model {name!r}: of its weights {', '.join(missing)} is missing from {folder}: fetch it again"
+        )
     for file in weights:
         _refuse_truncated(name, file)
-    weights_digest = revision or digest(" ".join(file_digest(file) for file in weights))
+    weights_digest = revision or digest_of_weights(folder)
     return ModelInfo(
         name=name,
         folder=str(folder),
@@ -67,6 +76,85 @@ def describe_model(
         unseen_ids=tuple(sorted(unseen_ids)),
         untrained_tokens=tuple(untrained_tokens),
     )
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """The files of weights that a folder's index names and that are not there."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    named = set(read_json(index).get("weight_map", {}).values())
+    return sorted(file for file in named if not (folder / file).is_file())
+
+
+def size_of_folder(name: str, folder: str | Path) -> ModelSize:
+    """The sizes that a model's own config.json gives, with the defaults of its architecture.
+
+    Raises:
+        ModelError: there is no such file, or it is of no kind that transformers knows.
+    """
+    from transformers import AutoConfig
+
+    _read_config(name, Path(folder))
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+        return ModelSize(
+            hidden=config.hidden_size,
+            layers=config.num_hidden_layers,
+            mlp=config.intermediate_size,
+            heads=config.num_attention_heads,
+            kv_heads=getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            vocabulary=config.vocab_size,
+            tied=config.tie_word_embeddings,
+        )
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"model {name!r}: {folder}/config.json is of no kind that is read here ({error})") from error
+
+
+def refuse_other_size(name: str, folder: str | Path, declared: ModelSize) -> None:
+    """Stops where a model is not of the sizes that the study declares for it, on which plans and costs rest.
+
+    Raises:
+        ModelError: naming each size that differs.
+    """
+    found = size_of_folder(name, folder).model_dump()
+    differ = [
+        f"{key}: {value} declared, {found[key]} found"
+        for key, value in declared.model_dump().items()
+        if value != found[key]
+    ]
+    if differ:
+        raise ModelError(
+            f"model {name!r}: its config.json in {folder} does not say what models.{name}.size declares "
+            f"({'; '.join(differ)}). Correct the declaration, or name the model that was meant."
+        )
+
+
+def refuse_changed(info: ModelInfo) -> None:
+    """Stops where the folder of a model no longer holds what its model.json was written for (a second a gigabyte).
+
+    Raises:
+        ModelError: its weights are others.
+        ArtefactError: a file of the folder is damaged.
+    """
+    check_folder(info.folder)
+    if (Path(info.folder) / DIGESTS).exists() or len(info.weights_digest) != len(digest("")):
+        return  # checked already; or known by the hub's revision
+    if (found := digest_of_weights(Path(info.folder))) != info.weights_digest:
+        raise ModelError(
+            f"model {info.name!r}: the weights in {info.folder} have the digest {found}, its model.json expects "
+            f"{info.weights_digest}: they are damaged or were replaced. Fetch them again, or, if they are meant, "
+            "delete model.json and run the same command again."
+        )
+
+
+def digest_of_weights(folder: Path) -> str:
+    """One digest for all files of weights in a folder."""
+    return digest(" ".join(file_digest(file) for file in weight_files(folder)))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
 
 
 def _refuse_truncated(name: str, file: Path) -> None:
@@ -122,33 +210,15 @@ def read_info(path: str | Path) -> ModelInfo:
     return ModelInfo(**values)
 
 
-def download_model(repo: str, revision: str) -> Path:
+def download_model(repo: str, revision: str | None) -> Path:
     """The local folder of a hub model at one revision (from the cache where it is already there).
 
     The folder's name is the commit, whatever branch or tag `revision` is: it stands for the weights.
 
     Raises:
-        ModelError: the hub cannot be reached and the model is not in the cache.
+        HubError: the hub cannot be reached and the model is not in the cache.
     """
-    return download_folder(repo, revision, ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"])
-
-
-def download_folder(repo: str, revision: str, patterns: list[str]) -> Path:
-    """The local folder, named by its commit, with the files of a hub repository that fit one of `patterns`.
-
-    Raises:
-        ModelError: the hub cannot be reached and the files are not in the cache.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"the hub repository {repo} at revision {revision} cannot be fetched ({type(error).__name__}). Check the "
-            "name and the revision, or download it on a machine with a network and set HF_HOME to its cache."
-        ) from error
+    return download_folder(repo, revision, MODEL_FILES)
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -156,9 +226,11 @@ def load_tokenizer(folder: str | Path) -> Any:
 
     Raises:
         ModelError: there is none, or it has no fast form.
+        ArtefactError: a file of the folder is damaged.
     """
     from transformers import AutoTokenizer
 
+    check_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
@@ -186,7 +258,8 @@ def load_model(info: ModelInfo, device: str, dtype: str, layers: int | None = No
     A shortened model's outputs after the last block are not those of the model: it is for reading activations.
 
     Raises:
-        ModelError: the weights are truncated, do not fit the config, or the model has fewer layers.
+        ModelError: the weights are truncated, changed, do not fit the config, or the model has fewer layers.
+        ArtefactError: a file of the folder is damaged.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -195,6 +268,7 @@ def load_model(info: ModelInfo, device: str, dtype: str, layers: int | None = No
         raise ModelError(
             f"model {info.name!r} has {info.layers} layers (0 to {info.layers - 1}); layer {layers - 1} was asked for"
         )
+    refuse_changed(info)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             info.folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", output_loading_info=True

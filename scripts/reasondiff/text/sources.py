@@ -11,11 +11,15 @@ from typing import Any
 
 import pandas as pd
 
-from reasondiff.config import Source, Split
+from reasondiff.config import HubRows, Source, Split, Text
+from reasondiff.hub import HubError, download_folder, is_commit
 from reasondiff.text.split import part_of
 
 REQUIRED = ("problem", "generations")
+CARD = "README.md"
 PER_GENERATION = ("is_reasoning_complete", "correctness_math_verify")
+READ = (*REQUIRED, *PER_GENERATION, "answer", "family")
+"""Columns of a data set of problems that are read; the others may be several times as large."""
 
 
 class SourceError(ValueError):
@@ -38,9 +42,14 @@ def read_source(name: str, source: Source, split: Split) -> pd.DataFrame:
     rows = readers[source.kind]()
     limit = getattr(source, "rows", None)
     rows = rows if limit is None else rows.head(limit)
-    if source.kind.endswith("plain") or source.kind == "plain_files":
+    if is_plain(source):
         return _not_empty(name, rows)
     return _checked(name, rows)
+
+
+def is_plain(source: Source) -> bool:
+    """Whether a source has plain text rather than problems."""
+    return source.kind in ("generated_plain", "plain_files") or (source.kind == "hub" and source.column is not None)
 
 
 def _is_list(value: Any) -> bool:
@@ -110,18 +119,76 @@ def _generated_plain(source: Any) -> pd.DataFrame:
     return pd.DataFrame({"text": [chooser.choice((general, facts, copying))(chooser) for _ in range(source.documents)]})
 
 
-def _hub_rows(name: str, source: Any) -> pd.DataFrame:
+def _hub_rows(name: str, source: HubRows) -> pd.DataFrame:
     from datasets import load_dataset
 
     selected = source.split if source.rows is None else f"{source.split}[:{source.rows}]"
     try:
-        return load_dataset(source.repo, source.subset, split=selected, revision=source.revision).to_pandas()
+        # from the files of one commit: asked by name and offline, the library takes any commit that it finds
+        rows = load_dataset(str(download_rows(source)), source.subset, split=selected)
+    except HubError as error:
+        raise SourceError(f"text source {name!r}: {error}") from error
     except (OSError, ValueError) as error:
         raise SourceError(
-            f"text source {name!r}: the hub data set {source.repo} (subset {source.subset}, split {selected}, revision "
-            f"{source.revision}) cannot be fetched ({type(error).__name__}: {error}). Check these names, or download "
-            "it on a machine with a network and set HF_HOME to its cache."
+            f"text source {name!r}: the hub data set {source.repo} at revision {source.revision} has no split "
+            f"{selected} of subset {source.subset} that can be read ({type(error).__name__}: {error}). Check the names."
         ) from error
+    needed, read = (REQUIRED, READ) if source.column is None else ((source.column,), (source.column,))
+    if set(needed) <= set(rows.column_names):
+        rows = rows.select_columns([column for column in rows.column_names if column in read])
+    frame = rows.to_pandas()
+    return frame if source.column is None else _plain_texts(name, frame, source.column)
+
+
+def download_rows(source: HubRows) -> Path:
+    """The local folder, named by its commit, with the files of a hub data set that its subset is made of.
+
+    Raises:
+        HubError: the hub cannot be reached and the files are not in the cache.
+    """
+    return download_folder(source.repo, source.revision, files_of_rows(source), kind="dataset")
+
+
+def files_of_rows(source: HubRows) -> list[str]:
+    """The files of a hub data set that hold its subset, as patterns: as its card lists them; all where it does not.
+
+    Raises:
+        HubError: the hub cannot be reached and the card is not in the cache.
+        SourceError: the card lists other subsets.
+    """
+    from huggingface_hub import metadata_load
+
+    card = download_folder(source.repo, source.revision, [CARD], kind="dataset") / CARD
+    configs = ((metadata_load(card) if card.is_file() else None) or {}).get("configs", [])
+    subset = source.subset or "default"
+    wanted = [config for config in configs if config["config_name"] == subset] or (
+        configs[:1] if source.subset is None and len(configs) == 1 else []
+    )
+    if configs and source.subset and not wanted:
+        names = ", ".join(config["config_name"] for config in configs)
+        raise SourceError(f"the hub data set {source.repo} has no subset {source.subset!r}; it has {names}")
+    files = [path for config in wanted for path in _paths(config.get("data_files"))]
+    return [CARD, *files] if files else ["*"]
+
+
+def _paths(data_files: Any) -> list[str]:
+    """The paths of a card's `data_files`: one, several, or several for each split."""
+    if isinstance(data_files, str):
+        return [data_files]
+    return [path for entry in data_files or [] for path in _paths(entry["path"] if isinstance(entry, dict) else entry)]
+
+
+def at_commits(text: Text) -> Text:
+    """The text with every source of the hub at the commit that it is at now, whatever branch it names.
+
+    Raises:
+        HubError: the hub cannot be reached and the data set is not in the cache.
+    """
+    plain = text.model_dump()
+    for name, source in text.sources.items():
+        if source.kind == "hub" and not is_commit(source.revision):
+            plain["sources"][name]["revision"] = download_rows(source).name
+    return Text.model_validate(plain)
 
 
 def _read_files(name: str, files: tuple[str, ...]) -> pd.DataFrame:
@@ -145,8 +212,10 @@ def _read_file(name: str, file: Path) -> pd.DataFrame:
 
 
 def _plain_rows(name: str, source: Any) -> pd.DataFrame:
-    rows = _read_files(name, source.files)
-    column = source.column or "text"
+    return _plain_texts(name, _read_files(name, source.files), source.column or "text")
+
+
+def _plain_texts(name: str, rows: pd.DataFrame, column: str) -> pd.DataFrame:
     if column not in rows.columns:
         raise SourceError(
             f"text source {name!r} lacks the column {column!r}: came {', '.join(map(str, rows.columns))}. "
