@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from reasondiff.graphs.exchange import TYPES, Labels
 from reasondiff.graphs.graph import FEATURE
+from reasondiff.policy import policy
 from reasondiff.store import ArtefactError, as_script
 
 AROUND = 14
@@ -136,4 +137,6 @@ def _json(value: Any, where: str = "the list of graphs") -> str:
 @functools.cache
 def _environment() -> Environment:
     folder = FileSystemLoader(Path(__file__).parent)
-    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    found.filters["policy"] = policy
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from reasondiff.policy import policy
 from reasondiff.report import (
     browser_sections,
     circuit_sections,
@@ -31,6 +31,7 @@ from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.label_captions import label_captions
 from reasondiff.report.latent_pages import LIMIT_BYTES, Browsed
 from reasondiff.report.transcoder_captions import transcoder_captions
+from reasondiff.store import as_script
 
 TEMPLATE_FOLDER = Path(__file__).parent
 
@@ -128,7 +129,7 @@ def embedded(svg: str) -> str:
 
 def render(title: str, banner: str | None, content: Sequence[Section], card: Mapping[str, Any]) -> str:
     """Sections through the template; all text is escaped, figures are not."""
-    card_text = json.dumps(dict(card), sort_keys=True).replace("</", "<\\/")
+    card_text = as_script(dict(sorted(card.items())))
     template = environment().get_template("template.html")
     return template.render(title=title, banner=banner, sections=content, card=Markup(card_text))
 
@@ -144,4 +145,5 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters["svg"] = Markup  # drawn by ourselves
+    found.filters["policy"] = policy
     return found

@@ -1,0 +1,1 @@
+"""A study as folders that others can take: dictionaries, tables and graphs with cards of their own."""
