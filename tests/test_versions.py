@@ -37,7 +37,7 @@ def test_uv_toml_is_written_from_the_constraints():
     assert {normal(n): v for n, v in (entry.split("==") for entry in written)} == constraints(), "run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["torch", "analysis"])
+@pytest.mark.parametrize("name", ["torch", "circuits", "analysis"])
 def test_conda_environments_have_the_versions_of_the_constraints(name):
     environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
