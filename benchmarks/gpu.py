@@ -19,6 +19,10 @@ from dataclasses import dataclass
 
 from measure import machine
 
+from reasondiff.config import ModelSize
+from reasondiff.costs.forward import model_flops
+from reasondiff.costs.learning import encoder_flops, skip_flops, sparse_flops
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -38,6 +42,12 @@ class Sizes:
     batch_tokens: int
     warm_up: int
     steps: int
+
+    def model(self) -> ModelSize:
+        return ModelSize(
+            hidden=self.width, layers=self.layers, mlp=self.mlp, heads=self.heads, kv_heads=2,
+            vocabulary=self.vocabulary, tied=True,
+        )  # fmt: skip
 
 
 LARGE = Sizes(1536, 8960, 12, 28, 151_936, 1024, 16, 32, 64, 49_152, (15, 20, 25), 16_384, 3, 12)
@@ -81,7 +91,11 @@ def open_stream(infos: list, sizes: Sizes, layers: tuple[int, ...], steps: int, 
         source=zeros.astype(np.uint8), bytes=zeros,
     )  # fmt: skip
     settings = Stream(
-        batch_rows=sizes.rows, first_positions=2, norm_factor=10.0, calibration_tokens=2 * sizes.context * sizes.rows
+        batch_rows=sizes.rows,
+        first_positions=2,
+        norm_factor=10.0,
+        compile=False,
+        calibration_tokens=2 * sizes.context * sizes.rows,
     )
     return ActivationStream(infos, layers, table, [], settings, sizes.context, device, "bfloat16", place=place)
 
@@ -115,10 +129,9 @@ def transcoders(folder: str, sizes: Sizes, device: str) -> tuple[Callable[[int],
         todo = {layer: ["p"] for layer in layers}
         BankTraining(schedule, 0, todo, stream, statistics, make, lambda *_: None).run(documents)
 
-    encoder = 2 * sizes.width**2 * sizes.expansion
-    sparse = 4 * 2 * sizes.k * sizes.width  # decode, and the gradients of values, decoder and encoder
-    skip = 2 * 2 * sizes.width**2
-    return train, model_flops(sizes) + sizes.layers * (encoder + sparse + skip)
+    encoder = encoder_flops(sizes.width, sizes.expansion * sizes.width)
+    one = encoder + sparse_flops(sizes.width, sizes.k) + skip_flops(sizes.width)
+    return train, model_flops(sizes.model(), sizes.context) + sizes.layers * one
 
 
 def crosscoders(folder: str, sizes: Sizes, device: str) -> tuple[Callable[[int], None], float]:
@@ -148,17 +161,9 @@ def crosscoders(folder: str, sizes: Sizes, device: str) -> tuple[Callable[[int],
         todo = {layer: ["p"] for layer in sizes.sites}
         BankTraining(bank, 0, todo, stream, statistics, make, lambda *_: None).run(documents)
 
-    per_site = 2 * 2 * sizes.width * sizes.latents + 4 * 2 * sizes.k * 2 * sizes.width
+    per_site = encoder_flops(2 * sizes.width, sizes.latents) + sparse_flops(2 * sizes.width, sizes.k)
     deepest = (max(sizes.sites) + 1) / sizes.layers
-    return train, 2 * deepest * model_flops(sizes) + len(sizes.sites) * per_site
-
-
-def model_flops(sizes: Sizes) -> float:
-    """Products of one forward pass per token, attention over half a context included, the head not."""
-    head_width = sizes.width // sizes.heads
-    attention = 2 * sizes.width**2 + 2 * sizes.width * 2 * head_width
-    scores = 2 * 2 * sizes.width * sizes.context / 2
-    return sizes.layers * (2 * (attention + 3 * sizes.width * sizes.mlp) + scores)
+    return train, 2 * deepest * model_flops(sizes.model(), sizes.context) + len(sizes.sites) * per_site
 
 
 def matrix_rate(device: str) -> float:

@@ -140,8 +140,11 @@ def test_transformers_and_datasets_are_imported_on_floor_2_only(module):
         assert not packages(ast.walk(tree_of(MODULES[module]))) & {"transformers", "datasets"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if room(name) in ("report", "labels")])
-def test_labels_and_the_report_know_neither_torch_nor_transformers(module):
+LIGHT = ("report", "labels", "costs", "release")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) in LIGHT])
+def test_labels_costs_and_the_report_know_neither_torch_nor_transformers(module):
     assert not packages(ast.walk(tree_of(MODULES[module]))) & HEAVY
     assert not loaded_with(module) & HEAVY
 

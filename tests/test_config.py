@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reasondiff.config import ConfigError, Stream, width_of, is_trained, load_study
+from reasondiff.config import ConfigError, Stream, is_trained, load_study, width_of
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 STUDIES = [file for file in sorted(CONFIG.glob("*.yaml")) if isinstance(yaml.safe_load(file.read_text()), dict)]

@@ -124,9 +124,9 @@ class Reinforce(_Stage):
 
 
 class ModelSize(Settings):
-    """What a model from elsewhere is said to be: widths in units, counts of layers and heads, `vocabulary` embedded ids,
-    `tied` where the unembedding is the embedding. Plans and costs rest on it before anything is fetched; the model's own
-    config.json must say the same."""
+    """What a model from elsewhere is said to be: widths in units, counts of layers and heads, `vocabulary` embedded
+    ids, `tied` where the unembedding is the embedding. Plans and costs rest on it before anything is fetched; the
+    model's own config.json must say the same."""
 
     hidden: Count
     layers: Count
@@ -219,7 +219,7 @@ class GeneratedPlain(Settings):
 
 
 class HubRows(Settings):
-    """A data set of the hub with the columns of OpenR1-Math-220k."""
+    """A data set of the hub, with the columns of OpenR1-Math-220k or, where `column` is named, plain text in it."""
 
     kind: Literal["hub"]
     weight: Positive
@@ -228,6 +228,7 @@ class HubRows(Settings):
     subset: str | None
     split: str
     rows: Count | None
+    column: str | None = None
 
 
 class FileRows(Settings):
@@ -315,12 +316,14 @@ class Stream(Settings):
     """How activations are read: rows of packed documents a forward pass, and what is left out of training.
 
     A token is a sink if its position in the document is below `first_positions` or its norm exceeds
-    `norm_factor` times the median of the first `calibration_tokens` tokens at that site in any model."""
+    `norm_factor` times the median of the first `calibration_tokens` tokens at that site in any model.
+    `compile`: the models' blocks are compiled, which rounds otherwise and needs a C compiler."""
 
     batch_rows: Count
     first_positions: Annotated[int, Field(ge=0)]
     norm_factor: Positive
     calibration_tokens: Count
+    compile: bool
 
 
 class Divergence(Settings):
@@ -668,6 +671,64 @@ class Tracking(Settings):
     mode: Literal["offline", "online"]
 
 
+class Card(Settings):
+    """A graphics card as its maker describes it (`memory_gib`, dense matrix rates without sparsity in 10^12 products'
+    additions and multiplications a second, `memory_tb_per_second`), and what is assumed of it: the shares of those
+    rates that are reached, and the milliseconds that a processor needs to start the kernels of one block."""
+
+    name: str
+    memory_gib: Positive
+    bfloat16_tflops: Positive
+    float32_tflops: Positive
+    memory_tb_per_second: Positive
+    bfloat16_share: Annotated[float, Field(gt=0, le=1)]
+    float32_share: Annotated[float, Field(gt=0, le=1)]
+    memory_share: Annotated[float, Field(gt=0, le=1)]
+    block_milliseconds: Annotated[float, Field(ge=0)]
+
+
+class Cost(Settings):
+    """What the study is reckoned to cost rests on; no result depends on it. `card` null: hours are not reckoned.
+
+    `source_rows`: about how many rows the sources of a text have that say `rows: null`, by text; `documents_per_row` of
+    problems with several traces; `document_bytes` of one, compressed. `l1_firing`: latents that fire on a token while
+    an L1 dictionary learns, on average; `stale_latents`: that have to be revived, on average. `point`: the transcoder
+    point that the sweep is taken to choose; null: the largest. A job may take `runtime_factor` times its hours.
+    """
+
+    card: Card | None
+    source_rows: dict[Name, Count]
+    documents_per_row: Count
+    document_bytes: Count
+    l1_firing: Positive
+    stale_latents: Annotated[int, Field(ge=0)]
+    point: PointName | None
+    runtime_factor: Annotated[float, Field(ge=1)]
+
+
+class Release(Settings):
+    """What `package_release` hands on, and what may be done with it. Licences are the hub's short names of them.
+
+    `licence`: of the dictionaries and tables; null: to be decided, and the cards say so. `licences`: those of models
+    and texts by their name in this study; where none is named the cards say to look there. `examples`: whether the
+    windows of text on which latents fire go along. `upload`: whether `upload_release` may put them on the hub, under
+    `organisation` (null: the account that HF_TOKEN belongs to), visible to its members alone where `private`.
+    """
+
+    licence: str | None
+    licences: dict[Name, str]
+    examples: bool
+    upload: bool
+    organisation: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")] | None
+    private: bool
+
+    @model_validator(mode="after")
+    def _uploads_have_a_licence(self):
+        if self.upload and self.licence is None:
+            raise ValueError("release.upload is true but release.licence is null: say what others may do with it")
+        return self
+
+
 class ReportSettings(Settings):
     title: str
     banner: str | None
@@ -854,6 +915,8 @@ class Study(Settings):
     comparisons: Comparisons | None
     gates: Gates
     tracking: Tracking
+    cost: Cost
+    release: Release
     report: ReportSettings
 
     @model_validator(mode="after")
@@ -872,6 +935,8 @@ class Study(Settings):
             _prompts_name_known_things,
             _graphs_have_what_they_need,
             _comparisons_name_known_things,
+            _costs_name_known_things,
+            _licences_name_known_things,
             _results_do_not_mix,
         ):
             check(self)
@@ -1102,6 +1167,18 @@ def _comparisons_name_known_things(study: Study) -> None:
             raise ValueError(f"comparisons: needs the section `{key}`, which is null")
     if study.comparisons.published is not None:
         _known("comparisons.published", study.comparisons.published, study.motifs.sources)
+
+
+def _licences_name_known_things(study: Study) -> None:
+    for name in study.release.licences:
+        _known("release.licences", name, {**study.models, **study.text})
+
+
+def _costs_name_known_things(study: Study) -> None:
+    for name in study.cost.source_rows:
+        _known("cost.source_rows", name, study.text)
+    if study.cost.point is not None:
+        _known("cost.point", study.cost.point, study.transcoders.points if study.transcoders else ())
 
 
 def _results_do_not_mix(study: Study) -> None:

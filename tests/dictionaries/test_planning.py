@@ -16,7 +16,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from reasondiff.dictionaries import planning
 from reasondiff.dictionaries.bank import BankTraining, ShuffleBuffer
-from reasondiff.dictionaries.planning import GIB, PlanError, Size, announce, available_bytes, group_bytes, plan
+from reasondiff.dictionaries.planning import (
+    GIB,
+    PlanError,
+    Size,
+    announce,
+    available_bytes,
+    group_bytes,
+    plan,
+    plan_passes,
+)
 from reasondiff.dictionaries.tasks import Task, _size
 from reasondiff.dictionaries.trainer import Trainer
 from reasondiff.dictionaries.transcoder import TranscoderFolders
@@ -97,7 +106,7 @@ def test_one_that_does_not_fit_alone_is_an_error_with_both_numbers_and_what_woul
 def test_the_log_names_groups_gib_and_passes(caplog):
     sizes = [size(layer=layer, weights=GIB // 32, buffer_bytes=0) for layer in (0, 3, 5)]  # 0.5 GiB each
     with caplog.at_level(logging.INFO):
-        announce(plan(sizes, 1.2 * GIB), 1.2 * GIB, tokens=200_000_000)
+        announce(plan_passes(sizes, 1.2 * GIB, 1), 1.2 * GIB, tokens=200_000_000)
     assert [record.getMessage() for record in caplog.records] == [
         "3 dictionaries in 2 group(s) of one pass over 200,000,000 tokens each; 1.2 GiB may be taken",
         "group 1: 2 dictionaries of layer(s) 0, 3, 1 GiB",
@@ -114,6 +123,14 @@ def test_what_may_be_taken_is_what_is_said_or_most_of_what_is_free(monkeypatch):
     assert available_bytes("cpu", None) == pytest.approx(900)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2000, 5000))
     assert available_bytes("cuda:0", None) == pytest.approx(1800)
+
+
+def test_processes_share_the_memory_of_a_machine_but_not_that_of_a_card(monkeypatch):
+    monkeypatch.setattr(planning, "_free_host_bytes", lambda: 1000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2000, 5000))
+    assert available_bytes("cpu", 3, 2) == 1.5 * GIB and available_bytes("cuda", 3, 2) == 3 * GIB
+    assert available_bytes("cpu", None, 2) == pytest.approx(450)
+    assert available_bytes("cuda", None, 2) == pytest.approx(1800)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="no /proc/meminfo on this system")

@@ -92,6 +92,14 @@ def over_budget(spend: Spend, settings: Anthropic, left: int) -> LabelError:
     )
 
 
+def most_labelled(settings: Labels, layers: int, in_graphs: int) -> int:
+    """Latents that get a label at most: of a crosscoder (one layer), or of a set of transcoders, of whose latents
+    `in_graphs` are labelled because graphs use them."""
+    if layers == 1:
+        return 3 * settings.pages + settings.sample + layers
+    return layers * settings.pages + settings.sample + layers + in_graphs
+
+
 def bound(settings: Labels, latents: int, window_tokens: int = 64) -> float:
     """Dollars at most for labels of so many latents and their scores, from the config alone: the budget, or less.
 
