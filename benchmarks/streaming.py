@@ -52,7 +52,7 @@ def open_stream(infos: list, token_table):
     from reasondiff.config import Stream
     from reasondiff.models.stream import ActivationStream
 
-    settings = Stream(batch_rows=ROWS, first_positions=2, norm_factor=10.0, calibration_tokens=4096)
+    settings = Stream(batch_rows=ROWS, first_positions=2, norm_factor=10.0, calibration_tokens=4096, compile=False)
     return ActivationStream(infos, WANTED, token_table, [], settings, CONTEXT, "cpu", "float32")
 
 

@@ -63,7 +63,7 @@ def open_stream(info, table, layers):
     from reasondiff.config import Stream
     from reasondiff.models.stream import ActivationStream
 
-    settings = Stream(batch_rows=8, first_positions=0, norm_factor=1e9, calibration_tokens=CALIBRATION)
+    settings = Stream(batch_rows=8, first_positions=0, norm_factor=1e9, calibration_tokens=CALIBRATION, compile=False)
     return ActivationStream([info], layers, table, [], settings, CONTEXT, "cpu", "float32", place="mlp")
 
 

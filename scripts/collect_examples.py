@@ -22,8 +22,6 @@ with job(snakemake) as log:
     wanted = Examples.model_validate(snakemake.params.settings)
 
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
-    collected = collect_examples(stream, statistics, coders, wanted, words, snakemake.params.of)
-
     card = {
         **stream_card(stream),
         "of": snakemake.params.of,
@@ -31,8 +29,8 @@ with job(snakemake) as log:
         "settings": snakemake.params.settings,
         "code": snakemake.params.code,
     }
-    for path, found in collected.items():
-        log.info("%s: %d examples of %d latents", path, len(found.examples), (found.firing["firings"] > 0).sum())
+    for path, found in collect_examples(stream, statistics, coders, wanted, words, snakemake.params.of):
         own = {**card, "crosscoder": file_digest(path)}
-        write_examples(Path(path).with_name("examples.parquet"), found.examples, own)
+        count = write_examples(Path(path).with_name("examples.parquet"), found.examples, own)
+        log.info("%s: %d examples of %d latents", path, count, (found.firing["firings"] > 0).sum())
         write_table(Path(path).with_name("firing.parquet"), found.firing, {**own, **found.facts})

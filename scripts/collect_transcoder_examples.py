@@ -21,10 +21,14 @@ with job(snakemake) as log:
     wanted = Examples.model_validate(snakemake.params.settings)
 
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
-    collected = joined(collect_examples(stream, statistics, coders, wanted, words, snakemake.params.of))
+    collected = collect_examples(stream, statistics, coders, wanted, words, snakemake.params.of)
+    firing, facts = {}, {}
 
-    live = int((collected.firing["firings"] > 0).sum())
-    log.info("%d examples of %d latents", len(collected.examples), live)
+    def pieces():
+        for layer, found in collected:
+            firing[layer], facts[layer] = found.firing, found.facts
+            yield from found.examples
+
     card = {
         **stream_card(stream),
         "of": snakemake.params.of,
@@ -33,5 +37,7 @@ with job(snakemake) as log:
         "settings": snakemake.params.settings,
         "code": snakemake.params.code,
     }
-    write_examples(snakemake.output.examples, collected.examples, card)
-    write_table(snakemake.output.firing, collected.firing, {**card, **collected.facts})
+    count = write_examples(snakemake.output.examples, pieces(), card)
+    whole, common = joined(firing, facts)
+    log.info("%d examples of %d latents", count, (whole["firings"] > 0).sum())
+    write_table(snakemake.output.firing, whole, {**card, **common})

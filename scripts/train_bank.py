@@ -1,31 +1,29 @@
 """A pair's activations in, every dictionary of one bank and seed out; finished ones are kept."""
 
-from reasondiff.config import Bank, Evaluation, Tracking
-from reasondiff.dictionaries.sweep import Outputs, train_bank
+from reasondiff.dictionaries.sweep import train_bank_from_files
+from reasondiff.dictionaries.workers import run_together
 from reasondiff.job import job
-from reasondiff.models.pairing import open_stream
 
-with job(snakemake) as log:
-    bank = Bank.model_validate(snakemake.params.bank)
-    outputs = Outputs(snakemake.params.folder, list(bank.layers), list(snakemake.params.points), snakemake.params.seed)
-
-    def open_bank_stream():
-        return open_stream(
-            snakemake.input.models,
-            snakemake.input.tokens,
-            snakemake.input.alignment,
-            bank.layers,
-            **snakemake.params.reading,
-        )
-
-    train_bank(
-        bank,
-        snakemake.wildcards.pair,
-        outputs,
-        open_bank_stream,
-        threshold_tokens=Evaluation.model_validate(snakemake.params.evaluation).threshold_tokens,
-        tracking=Tracking.model_validate(snakemake.params.tracking),
-        code=snakemake.params.code,
-        checkpoint=snakemake.params.checkpoint,
-        memory_gib=snakemake.params.memory_gib,
+with job(snakemake):
+    params = snakemake.params
+    run_together(
+        train_bank_from_files,
+        processes=int(snakemake.resources.get("gpu", 0) or 1),
+        device=params.reading["device"],
+        arguments=dict(
+            models=list(snakemake.input.models),
+            tokens=snakemake.input.tokens,
+            alignment=snakemake.input.alignment,
+            reading=params.reading,
+            bank=params.bank,
+            pair=snakemake.wildcards.pair,
+            folder=params.folder,
+            points=list(params.points),
+            seed=params.seed,
+            threshold_tokens=params.evaluation["threshold_tokens"],
+            tracking=params.tracking,
+            code=params.code,
+            checkpoint=params.checkpoint,
+            memory_gib=params.memory_gib,
+        ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from snakemake.iocontainers import Log, OutputFiles, ResourceList, Wildcards
 
 from reasondiff import job as job_module
-from reasondiff.job import job, prefer_library, progress
+from reasondiff.job import Preempted, job, preemption, prefer_library, progress
 
 SCRIPTS = Path(job_module.__file__).parents[1]
 
@@ -33,6 +34,7 @@ class Rule:
 def quiet(monkeypatch):
     """Handlers and CUDA_VISIBLE_DEVICES as they were, after each test."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(preemption, "came", False)
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     root.handlers = []
@@ -49,6 +51,21 @@ def test_what_is_logged_lands_in_the_rules_log(tmp_path):
         Path(rule.output[0]).write_text("x")
     text = Path(rule.log[0]).read_text()
     assert "rule score_latents" in text and "2 latents" in text and "done in" in text
+
+
+def test_sigterm_ends_a_job_as_a_failed_one_and_leaves_the_handler_as_it_was(tmp_path):
+    rule, before = Rule(tmp_path), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="run the same command again"), job(rule):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert "stopped by SIGTERM" in Path(rule.log[0]).read_text()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_loop_that_defers_sigterm_is_not_torn_and_can_ask_for_it(tmp_path):
+    with pytest.raises(Preempted), job(Rule(tmp_path)), preemption.deferring():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert preemption.came, "it goes on to where it can stop"
+        preemption.stop()
 
 
 def test_a_failure_is_in_the_log_with_its_traceback_and_raised_again(tmp_path):

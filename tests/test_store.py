@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import zipfile
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from reasondiff import store
 
@@ -75,7 +77,8 @@ def test_a_filled_folder_keeps_what_was_there_and_gains_the_new_files(tmp_path):
     (tmp_path / "history").write_text("kept")
     with store.filling(tmp_path) as temporary:
         (temporary / "weights").write_text("new")
-    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"history": "kept", "weights": "new"}
+    assert {file.name for file in tmp_path.iterdir()} == {"history", "weights", store.DIGESTS}
+    assert [(tmp_path / name).read_text() for name in ("history", "weights")] == ["kept", "new"]
 
 
 # ------------------------------------------------------------------------------------------- a full disk
@@ -98,6 +101,15 @@ def test_a_full_disk_is_recognised_where_a_library_hides_the_system_error(tmp_pa
         raise RuntimeError("unexpected pos 704 vs 598")  # what torch.save says on a full disk
     with pytest.raises(store.ArtefactError, match="no room to write"), store.filling(tmp_path / "model"):
         raise RuntimeError("I/O error")
+
+
+def test_a_disk_that_is_read_only_is_named_with_the_file_and_what_to_do(tmp_path, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", read_only)
+    with pytest.raises(store.ArtefactError, match=r"x\.tsv cannot be written: .* is read-only.*results_dir"):
+        write(tmp_path / "x.tsv")
 
 
 def test_another_error_while_writing_stays_what_it_is(tmp_path):
@@ -201,6 +213,106 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path, name, share):
 def test_a_missing_file_is_an_error_that_says_how_to_make_it(tmp_path, name):
     with pytest.raises(store.ArtefactError, match=rf"{name} is missing: run the rule"):
         store.read_card(tmp_path / name)
+
+
+# ------------------------------------------------------------------------------------------- seals
+
+
+READERS = {".safetensors": store.read_tensors, ".npz": store.read_arrays, ".json": store.read_json}
+
+
+@ALL_KINDS
+def test_a_changed_value_is_noticed_whoever_reads(tmp_path, name):
+    path = tmp_path / name
+    write(path)
+    whole = path.read_bytes()
+    values = {"tsv": b"0.5", "parquet": b"shared", "safetensors": b"\x80?", "npz": b"\x01\x00\x00", "json": b": 2"}
+    value = values[path.suffix[1:]]
+    place = whole.find(value) + len(value) - 1
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for read in (READERS.get(path.suffix, store.read_table), store.read_card):
+        with pytest.raises(store.ArtefactError, match=rf"{name} cannot be read.*delete it and run"):
+            read(path)
+
+
+def test_a_seal_is_the_digest_of_the_file_with_zeros_in_its_place(tmp_path):
+    store.write_table(tmp_path / "x.tsv", FRAME, CARD)
+    text = (tmp_path / "x.tsv").read_text()
+    seal = json.loads(text.split("\n")[0].removeprefix("# card: "))["seal"]
+    assert hashlib.sha256(text.replace(seal, "0" * 64).encode()).hexdigest() == seal
+
+
+@pytest.mark.parametrize("name", ["x.tsv", "x.parquet", "x.json", "x.jsonl"])
+def test_text_that_looks_like_a_seal_stays_as_it_was(tmp_path, name):
+    texts = ["0" * 64, '"seal": "' + "0" * 64 + '"', "# card: {}"] * 100
+    if name == "x.json":
+        store.write_json(tmp_path / name, {"texts": texts}, CARD)
+        assert store.read_json(tmp_path / name) == {"texts": texts, "card": CARD}
+    elif name == "x.jsonl":
+        store.write_json_lines(tmp_path / name, [{"texts": texts}])
+        assert store.read_json_lines(tmp_path / name) == [{"texts": texts}]
+    else:
+        store.write_table(tmp_path / name, pd.DataFrame({"text": texts}), CARD)
+        assert store.read_table(tmp_path / name)["text"].tolist() == texts
+
+
+def test_a_file_from_before_there_were_seals_is_read(tmp_path):
+    line = "# card: " + json.dumps(CARD)
+    (tmp_path / "x.tsv").write_text(line + "\na\tb\n1\t2\n")
+    (tmp_path / "x.json").write_text(json.dumps({"n": 2, "card": CARD}))
+    (tmp_path / "x.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"card": json.dumps(CARD)})
+    assert store.read_table(tmp_path / "x.tsv").attrs["card"] == CARD
+    assert store.read_json(tmp_path / "x.json") == {"n": 2, "card": CARD}
+    assert store.read_json_lines(tmp_path / "x.jsonl") == [{"step": 1}, {"step": 2}]
+    assert store.read_tensors(tmp_path / "x.safetensors")[1] == CARD
+
+
+def test_a_card_of_another_artefact_may_hold_its_seal(tmp_path):
+    write(tmp_path / "x.tsv")
+    seal = json.loads((tmp_path / "x.tsv").read_text().split("\n")[0].removeprefix("# card: "))["seal"]
+    for name in ("y.tsv", "y.parquet", "y.json"):
+        write(tmp_path / name, {"of": seal})
+        assert store.read_card(tmp_path / name) == {"of": seal}
+
+
+def test_a_file_is_checked_again_once_it_has_changed(tmp_path):
+    path = tmp_path / "x.tsv"
+    write(path)
+    store.read_table(path)
+    path.write_text(path.read_text() + "3\t0.25\tshared\tTrue\n")
+    with pytest.raises(store.ArtefactError, match="seal"):
+        store.read_table(path)
+
+
+@pytest.mark.parametrize("text", ["", "#", "# car"])
+def test_a_table_of_which_less_than_the_card_is_left_is_refused(tmp_path, text):
+    (tmp_path / "x.tsv").write_text(text)
+    with pytest.raises(store.ArtefactError, match=r"x\.tsv cannot be read"):
+        store.read_table(tmp_path / "x.tsv")
+
+
+def test_a_folder_that_a_library_wrote_is_checked_file_by_file(tmp_path):
+    with store.filling(tmp_path) as temporary:
+        (temporary / "config.json").write_text('{"theta": 10000}')
+        (temporary / "weights").write_bytes(b"\0" * 8)
+    store.check_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"theta": 10001}')
+    with pytest.raises(store.ArtefactError, match=r"config\.json cannot be read"):
+        store.check_folder(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(store.ArtefactError, match=r"config\.json is missing"):
+        store.check_folder(tmp_path)
+
+
+def test_a_file_in_the_cache_of_the_hub_is_checked_against_the_digest_that_names_it(tmp_path):
+    blob = tmp_path / hashlib.sha256(b"weights").hexdigest()
+    blob.write_bytes(b"weights")
+    (tmp_path / "model.safetensors").symlink_to(blob)
+    store.check_folder(tmp_path)
+    blob.write_bytes(b"weighty")
+    with pytest.raises(store.ArtefactError, match=r"model\.safetensors cannot be read"):
+        store.check_folder(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------- fingerprints

@@ -680,6 +680,7 @@ class Card(Settings):
     memory_gib: Positive
     bfloat16_tflops: Positive
     float32_tflops: Positive
+    tf32_tflops: Positive
     memory_tb_per_second: Positive
     bfloat16_share: Annotated[float, Field(gt=0, le=1)]
     float32_share: Annotated[float, Field(gt=0, le=1)]

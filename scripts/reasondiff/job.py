@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,22 +29,76 @@ from reasondiff.store import write_text
 T = TypeVar("T")
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "snakemake")
 LOG_LINE_SECONDS = 10.0
+PROGRESS = "reasondiff.progress"
+
+
+class Preempted(SystemExit):
+    """The scheduler wants the machine back: SIGTERM came. The job fails, so that it is started again."""
+
+
+class Preemption:
+    """Whether SIGTERM came, and whether the job may be stopped where it stands.
+
+    Invariant: while something is `deferred`, the signal is only noted.
+    """
+
+    def __init__(self) -> None:
+        self.came = self.deferred = False
+
+    def notice(self, *_: Any) -> None:
+        """The handler of the signal."""
+        self.came = True
+        if not self.deferred:
+            self.stop()
+
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[Preemption]:
+        """For a loop that asks whether it `came` wherever it can stop, saves what it has, and calls `stop`."""
+        self.deferred = True
+        try:
+            yield self
+        finally:
+            self.deferred = False
+
+    def stop(self) -> None:
+        """
+        Raises:
+            Preempted: always.
+        """
+        raise Preempted("stopped by SIGTERM: run the same command again to go on")
+
+
+preemption = Preemption()
+
+
+@contextlib.contextmanager
+def _noticing_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # where Python delivers no signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, preemption.notice)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
 def job(snakemake: Any) -> Iterator[logging.Logger]:
     """Runs the body of a rule's script: log, GPU lease, run facts.
 
-    Exceptions are written to the log and raised again, so that Snakemake sees the failure.
+    Exceptions are written to the log and raised again, so that Snakemake sees the failure. SIGTERM, by which a cluster
+    preempts, is one of them.
 
     Raises:
+        Preempted: SIGTERM came.
         RuntimeError: the `reasondiff` that Python found is not the one beside the workflow's scripts.
     """
-    log = _open_log(snakemake.log)
+    log = open_log(snakemake.log)
     started, before = time.time(), _modified(snakemake.output)
     try:
         _refuse_foreign_library(Path(snakemake.scriptdir))
-        with lease(int(snakemake.resources.get("gpu", 0) or 0)) as cards:
+        with _noticing_sigterm(), lease(int(snakemake.resources.get("gpu", 0) or 0)) as cards:
             log.info("rule %s, threads %s, device %s", snakemake.rule, snakemake.threads, cards or "cpu")
             yield log
         facts = run_facts(snakemake, cards, started)
@@ -59,15 +115,20 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
             handler.flush()
 
 
-def _open_log(paths: Any) -> logging.Logger:
+def open_log(paths: Any, process: int | None = None) -> logging.Logger:
+    """Sends everything logged to the first of `paths` and warnings to the screen. With its number a process among
+    several of a job adds to the job's log, and of their progress only that of number 0 is told."""
     handlers: list[logging.Handler] = []
     if paths:
         path = Path(paths[0])
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w"))
+        if process is None:
+            path.write_text("")
+        handlers.append(logging.FileHandler(path, mode="a"))  # so that no process writes over another's lines
     screen = logging.StreamHandler(sys.stderr)
     screen.setLevel(logging.WARNING)
-    layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    who = "" if process is None else f" [process {process}]"
+    layout = f"%(asctime)s %(levelname)s %(name)s{who}: %(message)s"
     logging.basicConfig(level=logging.INFO, handlers=[*handlers, screen], format=layout, force=True)
     for noisy in (
         "matplotlib",
@@ -81,6 +142,7 @@ def _open_log(paths: Any) -> logging.Logger:
         "datasets",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger(PROGRESS).setLevel(logging.WARNING if process else logging.INFO)
     return logging.getLogger("reasondiff")
 
 
@@ -179,6 +241,6 @@ class progress(Generic[T]):
         left = f", {max(0.0, self.total - done) / rate:.0f} s left" if self.total else ""
         notes = "".join(f", {name} {value:.5g}" for name, value in self.notes.items())
         of_total = f"/{self.total}" if self.total else ""
-        logging.getLogger("reasondiff.progress").info(
+        logging.getLogger(PROGRESS).info(
             "%s: %d%s, %.4g %s/s%s%s", self.what, done, of_total, rate * self.unit_scale, self.unit, left, notes
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from reasondiff.store import ArtefactError, digest, read_card, read_json, write_text
+from reasondiff.store import ArtefactError, digest, read_card, read_json, sha256, write_text
 
 NAME = "manifest.json"
 FOLDERS = ("text", "models", "crosscoders", "transcoders", "prompts", "graphs", "motifs", "comparisons", "report")
@@ -89,12 +88,6 @@ def manifest_of(results: str | Path, threads: int = 1) -> dict[str, Any]:
 def is_timed(name: str) -> bool:
     """Whether an artefact says how long the run took."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in TIMED)
-
-
-def sha256(path: str | Path) -> str:
-    """The whole digest of a file's bytes, of which `store.file_digest` is the beginning."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_facts_of(results: Path, name: str) -> dict[str, Any] | None:

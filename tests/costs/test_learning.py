@@ -120,10 +120,11 @@ def test_learning_grows_with_tokens_latents_and_what_fires():
     (one,) = [found for found in of_bank(bank()) if found.name == "btk8"]
     work, schedule = learn(one, bank()), bank()
     longer = schedule.model_copy(update={"tokens": 2 * schedule.tokens})
-    assert learn(one, longer).float32_flops == pytest.approx(2 * work.float32_flops, rel=0.02)  # whole steps
+    for kind in ("tf32_flops", "float32_flops"):
+        assert getattr(learn(one, longer), kind) == pytest.approx(2 * getattr(work, kind), rel=0.02)  # whole steps
     (wide,) = [found for found in of_bank(bank(latents=2 * bank().latents)) if found.name == "btk8"]
     assert wide.file_bytes == pytest.approx(2 * one.file_bytes, rel=0.01)
-    dense = learn(wide, schedule).float32_flops - work.float32_flops
+    dense = learn(wide, schedule).tf32_flops - work.tf32_flops
     steps = schedule.tokens // schedule.batch_tokens
     assert dense == pytest.approx(steps * schedule.batch_tokens * encoder_flops(one.numbers, one.latents))
 
@@ -134,7 +135,7 @@ def test_half_the_batch_moves_all_weights_twice_as_often():
     often = learn(one, settings.model_copy(update={"batch_tokens": 256}))
     seldom = learn(one, settings.model_copy(update={"batch_tokens": 512}))
     assert often.moved_bytes - seldom.moved_bytes == pytest.approx(40 * 48 * one.weights)
-    assert often.float32_flops == seldom.float32_flops
+    assert often.float32_flops == seldom.float32_flops and often.tf32_flops == seldom.tf32_flops
 
 
 def test_the_precision_of_the_dense_product_is_that_of_the_selection():
@@ -143,7 +144,8 @@ def test_the_precision_of_the_dense_product_is_that_of_the_selection():
         for dtype in ("bfloat16", "float32")
     )
     assert rough.bfloat16_flops > 0 == exact.bfloat16_flops
-    assert rough.bfloat16_flops + rough.float32_flops == pytest.approx(exact.float32_flops)
+    assert rough.bfloat16_flops + rough.tf32_flops == pytest.approx(exact.tf32_flops)
+    assert rough.float32_flops == exact.float32_flops > 0
     assert rough.moved_bytes < exact.moved_bytes
 
 

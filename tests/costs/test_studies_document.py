@@ -24,6 +24,7 @@ def test_the_card_is_described_as_in_the_configs():
     card = cards[0]
     for figure in (
         f"{card['memory_gib']} GiB", f"{card['bfloat16_tflops']} TFLOP/s", f"{card['float32_tflops']} TFLOP/s",
+        f"{card['tf32_tflops']} in TF32",
         f"{card['memory_tb_per_second']} TB/s", f"{card['bfloat16_share']:.0%}".replace("%", " %"),
         f"{card['float32_share']:.0%}".replace("%", " %"), f"{card['memory_share']:.0%}".replace("%", " %"),
         f"{card['block_milliseconds']} ms",

@@ -78,7 +78,7 @@ def test_memory_that_a_job_may_take_counts_before_the_card_does():
 
 def test_a_card_twice_as_fast_takes_half_the_hours():
     card = config_of("r1_interp")["cost"]["card"]
-    rates = ("bfloat16_tflops", "float32_tflops", "memory_tb_per_second")
+    rates = ("bfloat16_tflops", "float32_tflops", "tf32_tflops", "memory_tb_per_second")
     fast = {f"cost.card.{name}": 2 * card[name] for name in rates} | {
         "cost.card.block_milliseconds": card["block_milliseconds"] / 2
     }

@@ -13,7 +13,7 @@ from reasondiff.models.stream import ActivationStream, Block
 from reasondiff.text.rendering import PHASES
 from reasondiff.text.tokens import TokenTable
 
-SETTINGS = Stream(batch_rows=2, first_positions=2, norm_factor=10.0, calibration_tokens=600)
+SETTINGS = Stream(batch_rows=2, first_positions=2, norm_factor=10.0, calibration_tokens=600, compile=False)
 
 
 def made_up_table(documents: int = 60, seed: int = 0) -> TokenTable:

@@ -12,8 +12,11 @@ import torch
 from planted import bank, batch_topk, l1
 from streams import PlantedStream, made_up_table
 
-from reasondiff.dictionaries.bank import BankTraining, ShuffleBuffer
+from reasondiff.dictionaries import bank as bank_module
+from reasondiff.dictionaries.bank import BankTraining, ShuffleBuffer, tensor_cores
+from reasondiff.dictionaries.checkpoint import read_checkpoint
 from reasondiff.dictionaries.sweep import crosscoder_trainers
+from reasondiff.job import Preempted, preemption
 from reasondiff.models.load import ModelError
 from reasondiff.models.stream import calibrate
 from reasondiff.store import ArtefactError
@@ -119,6 +122,29 @@ def test_masked_tokens_are_never_trained_on():
     assert done.sites[1].history["btk"][-1]["loss"] < 1e3
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "highest"), ("cuda", "high")])
+def test_only_the_steps_on_a_card_use_its_tensor_cores(device, expected, monkeypatch):
+    seen = set()
+    whole = training({1: ["btk"]})
+    trainer = whole.sites[1].trainers["btk"]
+    step, read = trainer.step, whole.stream.read
+
+    def noted(x, measured):
+        seen.add(("step", torch.get_float32_matmul_precision()))
+        return step(x, measured)
+
+    def noted_too(rows):
+        seen.add(("read", torch.get_float32_matmul_precision()))
+        return read(rows)
+
+    monkeypatch.setattr(trainer, "step", noted)
+    monkeypatch.setattr(whole.stream, "read", noted_too)
+    monkeypatch.setattr(bank_module, "tensor_cores", lambda _device: tensor_cores(device))
+    whole.run(whole.stream.table.documents_of("train"))
+    assert seen == {("step", expected), ("read", "highest")}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 # ------------------------------------------------------------------------------------------------ interruptions
 
 
@@ -131,7 +157,7 @@ def interrupt_at(step: int):
 
 
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, uninterrupted):
-    todo, checkpoint = {1: list(POINTS), 2: ["btk"]}, tmp_path / "checkpoint.pt"
+    todo, checkpoint = {1: list(POINTS), 2: ["btk"]}, tmp_path / "checkpoint.safetensors"
     for step in (20, 50):  # interrupted twice
         broken = training(todo, report=interrupt_at(step))
         with pytest.raises(Interrupted):
@@ -165,17 +191,31 @@ broken.run(broken.stream.table.documents_of("train"), Path(sys.argv[3]), "print"
 
 def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path, uninterrupted):
     here = Path(__file__).resolve().parent
-    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint = tmp_path / "checkpoint.safetensors"
     command = [sys.executable, "-c", KILLED, str(here), str(here.parents[1] / "scripts"), str(checkpoint)]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
-    assert 0 < torch.load(checkpoint, weights_only=True)["sites"][1]["trainers"]["btk"]["steps"] < 60
+    assert 0 < read_checkpoint(checkpoint)["sites"][1]["trainers"]["btk"]["steps"] < 60
     resumed = training({1: ["btk"]})
     resumed.run(resumed.stream.table.documents_of("train"), checkpoint, "print")
     assert torch.equal(weights(resumed)[1, "btk"], weights(uninterrupted)[1, "btk"])
 
 
+def test_a_preempted_training_saves_the_moment_and_goes_on_from_it(tmp_path, uninterrupted, monkeypatch):
+    """Its own checkpoints would come every ten minutes. The signal comes in the middle of a step."""
+    rare, checkpoint = bank(**{**SETTINGS.model_dump(), "checkpoint_minutes": 10}), tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(preemption, "came", False)
+    broken = training({1: ["btk"]}, settings=rare, report=lambda *_: preemption.notice())
+    with pytest.raises(Preempted):
+        broken.run(broken.stream.table.documents_of("train"), checkpoint, "print")
+    assert read_checkpoint(checkpoint)["blocks_read"] == broken.blocks_read < uninterrupted.blocks_read
+    monkeypatch.setattr(preemption, "came", False)
+    resumed = training({1: ["btk"]}, settings=rare)
+    resumed.run(resumed.stream.table.documents_of("train"), checkpoint, "print")
+    assert torch.equal(weights(resumed)[1, "btk"], weights(uninterrupted)[1, "btk"])
+
+
 def test_a_checkpoint_of_other_settings_is_ignored(tmp_path, uninterrupted):
-    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint = tmp_path / "checkpoint.safetensors"
     broken = training({1: ["btk"]}, report=interrupt_at(40))
     with pytest.raises(Interrupted):
         broken.run(broken.stream.table.documents_of("train"), checkpoint, "of other settings")
@@ -186,9 +226,9 @@ def test_a_checkpoint_of_other_settings_is_ignored(tmp_path, uninterrupted):
 
 
 def test_a_broken_checkpoint_is_named(tmp_path):
-    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint = tmp_path / "checkpoint.safetensors"
     checkpoint.write_bytes(b"half a file")
-    with pytest.raises(ArtefactError, match="checkpoint.pt"):
+    with pytest.raises(ArtefactError, match="checkpoint.safetensors"):
         training({1: ["btk"]}).run(made_up_table().documents_of("train"), checkpoint, "print")
 
 

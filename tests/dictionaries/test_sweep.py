@@ -29,7 +29,7 @@ def train(folder, chosen=None, stream=None, code="code", threshold_tokens=200, s
     chosen = chosen or settings()
     outputs = Outputs(str(folder), LAYERS, list(chosen.points), seed)
     stream = stream or PlantedStream(layers=LAYERS)
-    checkpoint = str(folder / "checkpoint.pt")
+    checkpoint = str(folder / "checkpoint.safetensors")
     train_bank(chosen, "pair", outputs, lambda: stream, threshold_tokens, NOTHING, code, checkpoint, None)
     return outputs
 
@@ -51,7 +51,7 @@ def trained_once(tmp_path):
 
 def test_finished_points_are_kept(tmp_path, trained_once):
     outputs, before = trained_once
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert not (tmp_path / "checkpoint.safetensors").exists()
     assert retrained(before, written(train(tmp_path))) == set()
 
 

@@ -19,6 +19,7 @@ from streams import made_up_table
 
 from reasondiff.config import Tracking
 from reasondiff.dictionaries import transcoding
+from reasondiff.dictionaries.checkpoint import read_checkpoint
 from reasondiff.dictionaries.planning import GIB, PlanError
 from reasondiff.dictionaries.transcoder import CONFIG, WEIGHTS, TranscoderFolders, load_transcoder, save_transcoder
 from reasondiff.dictionaries.transcoder_trainer import Recipe
@@ -32,7 +33,7 @@ POINTS = {"x4k5": transcoder_point(), "x2k3": transcoder_point(expansion=2, k=3)
 SCHEDULE = schedule()
 RECIPE = Recipe(auxiliary_weight=1 / 32, stale_after_tokens=1000, selection="float32")
 NOTHING = Tracking(kind="none", project="p", mode="offline")
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
 PARAMETERS = ("encoder", "encoder_bias", "decoder", "decoder_bias", "skip")
 # one transcoder alone takes 98 or 69 kB, those of a layer 110 kB together, three of two layers 170 kB
 ROOM_FOR_ONE, ROOM_FOR_A_LAYER, ROOM_FOR_THREE = (bytes_ / GIB for bytes_ in (118_000, 163_000, 188_000))
@@ -327,7 +328,7 @@ def test_a_killed_process_leaves_a_checkpoint_to_go_on_from(tmp_path, whole):
     command = [sys.executable, "-c", KILLED, str(here), str(here.parents[1] / "scripts"), str(tmp_path)]
     assert subprocess.run(command, capture_output=True, timeout=120).returncode == -signal.SIGKILL
     assert set(contents(tmp_path)) == {CHECKPOINT}
-    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    state = read_checkpoint(tmp_path / CHECKPOINT)
     steps = [trainer["steps"] for site in state["sites"].values() for trainer in site["trainers"].values()]
     assert len(steps) == 4 and all(0 < count < 30 for count in steps)
     train(tmp_path, schedule=OFTEN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -229,6 +229,16 @@ def test_other_contexts_are_refused():
         compare(graph_of(**parts()), graph_of(**parts(), target_id=22), same())
     with pytest.raises(ValueError, match="their ids differ"):
         compare(graph_of(**parts(), ids=[1, 2]), graph_of(**parts(), ids=[1, 3]), same())
+
+
+def test_the_same_ids_are_the_same_context_whatever_each_model_calls_them():
+    """Qwen's `<|box_start|>` is DeepSeek's `<think>`."""
+    ids = [7, 8, 9]
+    renamed = replace(graph_of(**parts(), ids=ids), tokens=("a", "b", "c"))
+    close(
+        compare(graph_of(**parts(), ids=ids), renamed, same()),
+        compare(graph_of(**parts()), graph_of(**parts()), same()),
+    )
 
 
 def test_a_correspondence_that_does_not_fit_is_refused():

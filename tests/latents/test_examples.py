@@ -13,9 +13,10 @@ from plain_lots import plain_lot
 from reasondiff.config import PARTS, Examples
 from reasondiff.dictionaries.crosscoder import fold
 from reasondiff.dictionaries.transcoder import Transcoder
+from reasondiff.latents import collection
 from reasondiff.latents.example_table import FIRING, KINDS, SILENT, read_examples, write_examples
 from reasondiff.latents.examples import Coder, Collected, collect_examples, crosscoder_coder, joined, transcoder_coder
-from reasondiff.latents.windows import whole_documents
+from reasondiff.latents.windows import Marks, whole_documents
 from reasondiff.models.stream import ActivationStream, Block, calibrate, unmasked
 from reasondiff.store import ArtefactError, read_card, read_table, write_table
 from reasondiff.text.rendering import PHASE_CODE, PHASES
@@ -98,9 +99,8 @@ def collect(table, small_models, stream_settings, tmp_path_factory):
         stream = ActivationStream(models, layers, table, [FOREIGN], reading, CONTEXT, "cpu", "float32", place)
         statistics = statistics or calibrate(stream, stream.table.documents_of("calibrate"), 500)
         words = [f"<{number}>" for number in range(420)]
-        found = collect_examples(stream, statistics, coders, settings, words, "ours")
         cases = {}
-        for name, collected in found.items():
+        for name, collected in collect_examples(stream, statistics, coders, settings, words, "ours"):
             path = tmp_path_factory.mktemp("examples") / "examples.parquet"
             write_examples(path, collected.examples, {})
             cases[name] = Case(stream, statistics, coders[name], settings, collected, read_examples(path))
@@ -468,7 +468,7 @@ def test_a_dictionary_has_the_same_examples_whoever_shares_its_passes(collect, c
 
 def test_equal_runs_give_equal_tables(collect, cases):
     again = collect("block", CODERS["block"])["ours"]
-    assert again.found.examples.equals(cases[0].found.examples)
+    pd.testing.assert_frame_equal(again.examples, cases[0].examples)
     pd.testing.assert_frame_equal(again.found.firing, cases[0].found.firing)
 
 
@@ -516,22 +516,39 @@ def test_a_tokenizer_with_too_few_ids_is_refused(table, small_models, stream_set
     stream = ActivationStream(models, [1], table, [], stream_settings(), CONTEXT, "cpu", "float32")
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), 500)
     with pytest.raises(ArtefactError, match="the tokenizer has 3 ids"):
-        collect_examples(stream, statistics, {"ours": CODERS["block"]["ours"]}, SETTINGS, ["a", "b", "c"], "ours")
+        for _, found in collect_examples(
+            stream, statistics, {"ours": CODERS["block"]["ours"]}, SETTINGS, ["a", "b", "c"], "ours"
+        ):
+            list(found.examples)
 
 
 # ------------------------------------------------------------------------------------------- several layers
 
 
-def test_layers_are_joined_in_order_and_the_facts_are_of_the_layer_with_fewest_tokens(cases, tmp_path):
+def test_layers_are_joined_in_order_and_the_facts_are_of_the_layer_with_fewest_tokens(cases):
     parts = {2: cases[4].found, 0: cases[3].found}
-    whole = joined(parts)
-    write_examples(tmp_path / "examples.parquet", whole.examples, {"of": "ours"})
-    found = read_examples(tmp_path / "examples.parquet")
-    assert len(found) == len(cases[3].examples) + len(cases[4].examples) and found["layer"].is_monotonic_increasing
-    assert list(dict.fromkeys(whole.firing["layer"])) == [0, 2] and len(whole.firing) == 2 * LATENTS
-    assert whole.facts["tokens"] == min(part.facts["tokens"] for part in parts.values())
+    firing, facts = joined(*({layer: getattr(part, of) for layer, part in parts.items()} for of in ("firing", "facts")))
+    assert list(dict.fromkeys(firing["layer"])) == [0, 2] and len(firing) == 2 * LATENTS
+    assert facts["tokens"] == min(part.facts["tokens"] for part in parts.values())
     if parts[0].facts["tokens"] != parts[2].facts["tokens"]:
-        assert whole.facts["layers"]["tokens"] == {"0": parts[0].facts["tokens"], "2": parts[2].facts["tokens"]}
+        assert facts["layers"]["tokens"] == {"0": parts[0].facts["tokens"], "2": parts[2].facts["tokens"]}
+
+
+def test_in_pieces_the_table_is_the_same(collect, cases, monkeypatch):
+    monkeypatch.setattr(collection, "ROWS_AT_ONCE", 7)
+    found = collect("block", {"ours": CODERS["block"]["ours"]})["ours"]
+    pd.testing.assert_frame_equal(found.examples, cases[0].examples)
+
+
+def test_marks_are_kept_bit_for_bit():
+    """Of 11 latents, which fill a byte and a part of one; a window that was never set counts as active everywhere."""
+    draw = np.random.default_rng(0).random((6, 11)) < 0.5
+    marks, some = Marks(6, 11, "cpu"), [4, 0, 2]
+    marks.set(torch.tensor(some), torch.from_numpy(draw[some]))
+    expected = np.ones_like(draw)
+    expected[some] = draw[some]
+    assert marks.of(torch.arange(11)).tolist() == expected.tolist()
+    assert marks.of(torch.tensor([9, 3])).tolist() == expected[:, [9, 3]].tolist()
 
 
 def test_the_histogram_and_its_edges_survive_the_disk(cases, tmp_path):

@@ -73,6 +73,8 @@ def test_a_model_without_begin_token_gets_none():
         ("direct", "42}", "42"),
         ("direct", "42", None),
         ("solution", " We have 2+2=4. The answer is 4.", "4"),
+        ("solution", " So the answer is \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("solution", " It is four.", None),
         ("think", "Okay. </think>\n\nThe final answer is \\boxed{04}.", "4"),
     ],
 )

@@ -16,11 +16,16 @@ SITE = "base-distill/traces/layer3"
 FACTS = [{"rule": "train", "seconds": 3.0, "peak_memory_gib": 0.5, "python": "3.11", "versions": {"numpy": "2.4"}}]
 
 
+def figures_on(study) -> dict[str, tuple[str, str]]:
+    """{name: (kind, site)} of the figures on the pages."""
+    parts = (part is not None for part in (study.graphs, study.motifs, study.comparisons))
+    named = figures_of(study.pairs, [SITE], [SITE], study.transcoders, has_concepts=True)
+    return {**named, **figures_of_circuits(*parts)}
+
+
 def page_of(study, tables, facts=FACTS) -> str:
     svgs = {}
-    named = figures_of(study.pairs, [SITE], [SITE], study.transcoders, has_concepts=True)
-    parts = (part is not None for part in (study.graphs, study.motifs, study.comparisons))
-    for name, (kind, site) in {**named, **figures_of_circuits(*parts)}.items():
+    for name, (kind, site) in figures_on(study).items():
         with styled(name):
             svgs[name] = to_bytes(draw(kind, site, study, tables), "svg").decode()
     return write_page(study, tables, svgs, facts, "0123abcd", {"study": study.study}).report

@@ -53,6 +53,17 @@ def test_without_a_flag_a_closed_think_part_is_complete():
         assert exploded(row(generations=generations, complete=complete))["think"].tolist() == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "think", "answer"), [("answers", None, "b"), ("traces", "a", None), ("both", "a", "b")]
+)
+def test_what_a_mode_does_not_read_is_not_kept(tmp_path, text_settings, mode, think, answer):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row()) + "\n")
+    sources = {"mine": {"kind": "files", "weight": 1.0, "files": [str(file)], "rows": None}}
+    (document,) = prepare_text(text_settings(sources=sources, mode=mode), SPLIT).itertuples()
+    assert (document.think, document.answer) == (think, answer)
+
+
 def test_all_generations_of_a_problem_are_in_one_part_under_one_name():
     rows = [row(f"Problem {n}", ["<think>a</think>b"] * 3) for n in range(60)]
     copies = [row(f" PROBLEM  {n} ", ["<think>a</think>c"]) for n in range(60)]

@@ -1,20 +1,34 @@
 # What all rules share: the checked study, the paths, and the two lists of files that follow from the config.
+import functools
+import math
 import sys
 
 # the workflow's own library goes before an installed copy
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from reasondiff.codehash import code_hash
+from reasondiff import codehash
 from reasondiff.config import READY, ConfigError, is_trained, load_study
+from reasondiff.costs.sizes import known_sizes
+from reasondiff.costs.table import largest, reckon
 from reasondiff.gpus import visible_gpus
 from reasondiff.graphs.graph import FORCED
 from reasondiff.job import prefer_library
+from reasondiff.revisions import pinned, read_revisions, refuse_unpinned, unpinned
 from reasondiff.store import digest, read_json, read_table
 
 prefer_library(Path(workflow.basedir) / "scripts")
 
+
+def beside_workflow(file):
+    """Where a file of the study is: relative to the working folder, or to the workflow's."""
+    path = Path(file)
+    return str(path if path.is_file() else Path(workflow.basedir) / path)
+
+
 try:
     study = load_study(config)
+    if study.revisions is not None:
+        study = pinned(study, read_revisions(beside_workflow(study.revisions)))
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -49,9 +63,44 @@ if workflow.is_main_process and GPU and workflow.global_resources.get("gpu").val
         workflow.register_resource("gpu", len(cards))
 
 
-def memory(mib):
-    """Memory that doubles with each attempt (retries are set in the profile)."""
-    return lambda wildcards, attempt: mib * 2 ** (attempt - 1)
+# ---------------------------------------------------------------------------------------------------- revisions
+
+
+def without_commit(*place):
+    """The hub repositories of a part of the study, in words, that must not be read for want of a commit."""
+    if study.unpinned == "allow":
+        return []
+    return [str(name) for name in unpinned(study) if name.place[: len(place)] == place]
+
+
+def refuse_commits_that_are_missing(jobs):
+    """Before any job, rather than hours later in the one that reads the repository."""
+    try:
+        refuse_unpinned(sorted({name for job in jobs for name in job.params.get("without_commit", [])}))
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def code_hash(*modules):
+    """A params function: the hash of the library modules that a rule's script imports. Worked out for the rules whose
+    jobs run, since each job of a cluster reads this file twice."""
+    hashed = functools.cache(lambda: codehash.code_hash(*modules))
+    return lambda wildcards: hashed()
+
+
+def memory(mb, rule=None):
+    """Memory that doubles with each attempt (retries are set in the profile): at least `mb`, more where the largest job
+    of `rule` is reckoned to take more."""
+    least = max(mb, math.ceil(largest(COSTS, rule, "host_gib") * 2**30 / 1e6))
+    return lambda wildcards, attempt: least * 2 ** (attempt - 1)
+
+
+def runtime(minutes, rule=None):
+    """Minutes that grow with each attempt: at least so many, more where the longest job of `rule` is reckoned to take
+    more on the study's card."""
+    reckoned = 60 * study.cost.runtime_factor * largest(COSTS, rule, "gpu_hours_each")
+    least = max(minutes, math.ceil(reckoned))
+    return lambda wildcards, attempt: least * attempt
 
 
 def settings(section, wildcard=None):
@@ -140,6 +189,10 @@ def tokens_file(pair, text):
 
 def alignment_file(pair, text):
     return f"<results>/crosscoders/{pair}/{text}/alignment.json"
+
+
+def divergence_file(pair, text):
+    return f"<results>/crosscoders/{pair}/{text}/divergence.tsv"
 
 
 def tokens_of_pair(wildcards):
@@ -259,6 +312,11 @@ def chosen_sets(wildcards, first_seed=False):
     ]
 
 
+def chosen_weights(wildcards):
+    """Weights of every set of transcoders that the study asks for."""
+    return [path for model, folder in chosen_sets(wildcards) for path in weights_in(folder, model)]
+
+
 def chosen_folders(wildcards, model, seeds):
     """The folders of a model's sets with some seeds."""
     named = [f"seed{seed}" for seed in seeds]
@@ -320,8 +378,10 @@ def labelled_files(name):
     ]
 
 
-def require_key_of_provider():
-    if study.labels.provider != "anthropic":
+def require_key_of_provider(jobs):
+    """Where labels are among what is to run, or may follow from the choice: before anything is trained."""
+    labelling = {"label_latents", "score_labels", "choose_transcoder"} & {job.rule.name for job in jobs}
+    if study.labels.provider != "anthropic" or not labelling:
         return
     from reasondiff.labels.claude import require_key
     from reasondiff.labels.store import LabelError
@@ -336,22 +396,16 @@ def most_dollars(wildcards):
     """What labels and scores of one dictionary can cost at most, in words, from the config alone."""
     if study.labels.provider == "offline":
         return "costs nothing"
-    from reasondiff.labels.spending import bound
+    from reasondiff.labels.spending import bound, most_labelled
 
     layers = (
         1 if wildcards.folder.startswith("crosscoders/") else len(TRANSCODED[wildcards.folder.split("/")[1]].layers)
     )
     window = study.examples.before + study.examples.after + 1
-    dollars = bound(study.labels, most_labelled(study.labels, layers), window)
+    latents = most_labelled(study.labels, layers, study.graphs.labelled if study.graphs else 0)
+    dollars = bound(study.labels, latents, window)
     limit = study.labels.anthropic.budget_dollars
     return f"at most {dollars:.2f} dollars with scores, and never more than {limit:.2f} for the study"
-
-
-def most_labelled(labels, layers):
-    """Latents of one dictionary that get a label, at most."""
-    if layers == 1:
-        return 3 * labels.pages + labels.sample + layers
-    return layers * labels.pages + labels.sample + layers + (study.graphs.labelled if study.graphs else 0)
 
 
 def latents_of_graphs(wildcards):
@@ -420,14 +474,12 @@ TARGETS_OF = {"reasoning": (*FORCED, "correct", "incorrect"), "base": (*FORCED, 
 
 
 def file_of_prompts():
-    """Where the prompts are: relative to the working folder, or to the workflow's."""
-    path = Path(study.prompts.file)
-    return str(path if path.is_file() else Path(workflow.basedir) / path)
+    return beside_workflow(study.prompts.file)
 
 
 def prompts_of_study():
-    """The ids of the benchmark prompts that graphs are made of, in the order of their file."""
-    if study.graphs is None:
+    """The ids of the benchmark prompts, in the order of their file."""
+    if study.prompts is None:
         return []
     from reasondiff.text.prompts import PromptError, read_prompts
 
@@ -579,8 +631,77 @@ def published_graphs(name):
 def markup_of(room):
     """Digest of what the pages of a room of the library are made of besides code: markup, styles, scripts."""
     folder = Path(workflow.basedir, "scripts", "reasondiff", room)
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".html", ".css", ".js"))
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".html", ".css", ".js", ".md"))
     return digest("".join(path.read_text(encoding="utf-8") for path in files))
 
 
-PROMPTS = prompts_of_study()
+ASKED = prompts_of_study()
+PROMPTS = ASKED if study.graphs else []  # that graphs are made of
+SIZES = known_sizes(study)
+COSTS = reckon(study, SIZES, len(ASKED))
+
+
+# ---------------------------------------------------------------------------------------------------- release
+
+
+def released_crosscoders():
+    """What is handed on of the crosscoders: weights, their config and evaluation, and the guard's finding."""
+    dictionaries = [
+        path for name in ("crosscoder.safetensors", "config.json", "evaluation.tsv") for path in all_files(name)
+    ]
+    trained = {tuple(site.split("/")[:2]) for site in sites()}
+    guards = [make(pair, text) for pair, text in sorted(trained) for make in (alignment_file, divergence_file)]
+    return dictionaries + [f"<results>/crosscoders/{site}/baselines.tsv" for site in sites()] + guards
+
+
+def released_transcoders(wildcards):
+    """What is handed on of the transcoders that were trained here; ready ones are somebody else's."""
+    return [
+        path
+        for model, folder in chosen_sets(wildcards)
+        if model in transcoders_trained_here()
+        for layer in TRANSCODED[model].layers
+        for path in [f"{folder}/{name}" for name in transcoder_files(layer)[:2]]
+    ] + [f"{folder}/evaluation.tsv" for model, folder in chosen_sets(wildcards) if model in transcoders_trained_here()]
+
+
+def released_latents(wildcards):
+    """Latent tables, and everything known of the dictionaries whose latents have labels; windows of text on request."""
+    names = ["firing.parquet", "logits.parquet", "labels.json", "label_scores.tsv"]
+    names += ["examples.parquet"] if study.release.examples else []
+    return all_files("latents.tsv", coupled=True) + [path for name in names for path in labelled_files(name)(wildcards)]
+
+
+def released_graphs():
+    """Graphs in both forms, interventions, and the tables over all of them."""
+    if study.graphs is None:
+        return []
+    tables = [f"<results>/graphs/{name}.tsv" for name in ("summary", "latents", "interventions")]
+    tables += [f"<results>/comparisons/{name}.tsv" for name in (COMPARISONS if study.comparisons else [])]
+    tables += ["<results>/motifs/profiles.tsv"] if study.comparisons else []
+    graphs = [path for name in ("graph.npz", "graph.json", "interventions.tsv") for path in all_graph_files(name)]
+    return graphs + tables + link_tables() + ([SPLIT] if SPLIT else [])
+
+
+def released_repositories():
+    """{folder: "model" or "dataset"} of a release."""
+    from reasondiff.release.contents import repository_name
+
+    crosscoders = [("crosscoders", pair) for pair in dict.fromkeys(site.split("/")[0] for site in sites())]
+    dictionaries = crosscoders + [("transcoders", model) for model in transcoders_trained_here()]
+    kinds = {repository_name(study.study, *one): "model" for one in dictionaries}
+    data_sets = ["latents", *(["graphs"] if study.graphs else [])]
+    kinds |= {repository_name(study.study, name): "dataset" for name in data_sets}
+    return {f"<results>/release/{name}": kind for name, kind in kinds.items()}
+
+
+def refuse_upload(jobs):
+    """Where an upload is among what is to run, and may not or cannot be: before anything is trained."""
+    if "upload_release" not in {job.rule.name for job in jobs}:
+        return
+    from reasondiff.release.upload import UploadError, require_upload
+
+    try:
+        require_upload(study.release)
+    except UploadError as error:
+        raise WorkflowError(str(error)) from None

@@ -12,8 +12,8 @@ rule check_alignment:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(1000),
-        runtime=15,
+        mem_mb=memory(1000, "check_alignment"),
+        runtime=runtime(15, "check_alignment"),
         gpu=0,
     params:
         tokenizer=lambda wildcards: study.pairs[wildcards.pair].tokenizer,
@@ -39,8 +39,8 @@ rule measure_divergence:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=60,
+        mem_mb=memory(2000, "measure_divergence"),
+        runtime=runtime(60, "measure_divergence"),
         gpu=GPU,
     params:
         settings=settings("divergence"),
@@ -80,8 +80,8 @@ for _name, _bank in study.banks.items():
                 "../../envs/torch.yaml"
             threads: 1
             resources:
-                mem_mb=memory(3000),
-                runtime=1440,
+                mem_mb=memory(3000, "train_bank"),
+                runtime=runtime(1440, "train_bank"),
                 gpu=GPU,
             params:
                 # only this pair: adding one must not run the others again
@@ -89,12 +89,12 @@ for _name, _bank in study.banks.items():
                 points=list(_bank.points_of(_seed)),
                 seed=_seed,
                 folder=subpath(output[0], ancestor=4),
-                checkpoint=f"{study.results_dir}/crosscoders/{{pair}}/{{text}}/checkpoints/{_name}.seed{_seed}.pt",
+                checkpoint=f"{study.results_dir}/crosscoders/{{pair}}/{{text}}/checkpoints/{_name}.seed{_seed}.safetensors",
                 evaluation=settings("evaluation"),
                 tracking=settings("tracking"),
                 memory_gib=study.memory_gib,
                 reading=reading,
-                code=code_hash("reasondiff.dictionaries.sweep"),
+                code=code_hash("reasondiff.dictionaries.sweep", "reasondiff.dictionaries.workers"),
             script:
                 "../../scripts/train_bank.py"
 
@@ -124,8 +124,8 @@ for _banks, _sites in sites_by_banks().items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=240,
+            mem_mb=memory(3000, "evaluate_crosscoders"),
+            runtime=runtime(240, "evaluate_crosscoders"),
             gpu=GPU,
         params:
             settings=settings("evaluation"),
@@ -160,8 +160,8 @@ for _banks, _sites in sites_by_banks(coupled=True).items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=240,
+            mem_mb=memory(3000, "describe_latents"),
+            runtime=runtime(240, "describe_latents"),
             gpu=GPU,
         params:
             settings=settings("latents"),

@@ -23,8 +23,8 @@ for _prompts in [study.prompts] if study.prompts else []:
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=480,
+            mem_mb=memory(3000, "answer_prompts"),
+            runtime=runtime(480, "answer_prompts"),
             gpu=GPU,
         params:
             settings=_prompts.model_dump(mode="json"),
@@ -49,8 +49,8 @@ for _prompts in [study.prompts] if study.prompts else []:
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=120,
+            mem_mb=memory(3000, "choose_targets"),
+            runtime=runtime(120, "choose_targets"),
             gpu=GPU,
         params:
             settings=_prompts.model_dump(mode="json"),
@@ -88,8 +88,8 @@ for _model in TRACED:
                 "../../envs/circuits.yaml"
             threads: 1
             resources:
-                mem_mb=memory(3000),
-                runtime=1440,
+                mem_mb=memory(3000, "trace_graphs"),
+                runtime=runtime(1440, "trace_graphs"),
                 gpu=GPU,
             params:
                 name=_model,
@@ -119,8 +119,8 @@ rule summarise_graphs:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=60,
+        mem_mb=memory(2000, "summarise_graphs"),
+        runtime=runtime(60, "summarise_graphs"),
         gpu=0,
     params:
         settings=study.graphs.model_dump(mode="json") if study.graphs else None,
@@ -144,8 +144,8 @@ rule judge_interventions:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=60,
+        mem_mb=memory(2000, "judge_interventions"),
+        runtime=runtime(60, "judge_interventions"),
         gpu=0,
     params:
         settings=study.graphs.interventions.model_dump(mode="json") if study.graphs else None,
@@ -183,8 +183,8 @@ for _links in [study.graphs.links] if study.graphs and study.graphs.links else [
                 "../../envs/torch.yaml"
             threads: 1
             resources:
-                mem_mb=memory(3000),
-                runtime=240,
+                mem_mb=memory(3000, "link_latents"),
+                runtime=runtime(240, "link_latents"),
                 gpu=GPU,
             params:
                 model=_model,
@@ -214,8 +214,8 @@ for _model in TRACED:
             "../../envs/analysis.yaml"
         threads: 1
         resources:
-            mem_mb=memory(2000),
-            runtime=60,
+            mem_mb=memory(2000, "export_graphs"),
+            runtime=runtime(60, "export_graphs"),
             gpu=0,
         params:
             settings=study.graphs.model_dump(mode="json"),
@@ -243,7 +243,7 @@ rule write_viewer:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=60,
+        runtime=runtime(60),
         gpu=0,
     params:
         settings=study.graphs.model_dump(mode="json") if study.graphs else None,

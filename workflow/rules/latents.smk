@@ -1,9 +1,3 @@
-# Claude is asked only where the config says so; without a key a run stops before it has trained anything (a dry run
-# goes on: it says what labels would cost).
-onstart:
-    require_key_of_provider()
-
-
 # on the machine that Snakemake runs on: it reaches the network, and one database serves all label jobs
 localrules:
     label_latents,
@@ -36,8 +30,8 @@ for _banks, _sites in sites_by_banks(coupled=True).items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=240,
+            mem_mb=memory(3000, "collect_examples"),
+            runtime=runtime(240, "collect_examples"),
             gpu=GPU,
         params:
             settings=settings("examples"),
@@ -67,8 +61,8 @@ for _banks, _sites in sites_by_banks(coupled=True).items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=60,
+            mem_mb=memory(3000, "measure_logit_effects"),
+            runtime=runtime(60, "measure_logit_effects"),
             gpu=GPU,
         params:
             number=study.examples.logits,
@@ -97,8 +91,8 @@ rule collect_transcoder_examples:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000),
-        runtime=240,
+        mem_mb=memory(3000, "collect_transcoder_examples"),
+        runtime=runtime(240, "collect_transcoder_examples"),
         gpu=GPU,
     params:
         settings=settings("examples"),
@@ -124,8 +118,8 @@ rule measure_transcoder_logit_effects:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000),
-        runtime=60,
+        mem_mb=memory(3000, "measure_transcoder_logit_effects"),
+        runtime=runtime(60, "measure_transcoder_logit_effects"),
         gpu=GPU,
     params:
         number=study.examples.logits,
@@ -152,8 +146,8 @@ rule label_latents:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=1440,
+        mem_mb=memory(2000, "label_latents"),
+        runtime=runtime(1440, "label_latents"),
         gpu=0,
     params:
         settings=settings("labels"),
@@ -184,8 +178,8 @@ rule score_labels:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=1440,
+        mem_mb=memory(2000, "score_labels"),
+        runtime=runtime(1440, "score_labels"),
         gpu=0,
     params:
         settings=settings("labels"),
@@ -214,7 +208,7 @@ rule export_examples:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=240,
+        runtime=runtime(240),
         gpu=0,
     params:
         study=study.study,
@@ -247,8 +241,8 @@ for _banks, _sites in concept_sites().items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=1440,
+            mem_mb=memory(3000, "train_untrained"),
+            runtime=runtime(1440, "train_untrained"),
             gpu=GPU,
         params:
             bank=untrained_bank,
@@ -285,8 +279,8 @@ for _banks, _sites in concept_sites().items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=240,
+            mem_mb=memory(3000, "measure_concepts"),
+            runtime=runtime(240, "measure_concepts"),
             gpu=GPU,
         params:
             settings=settings("concepts"),
@@ -321,8 +315,8 @@ rule measure_transcoder_concepts:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000),
-        runtime=240,
+        mem_mb=memory(3000, "measure_transcoder_concepts"),
+        runtime=runtime(240, "measure_transcoder_concepts"),
         gpu=GPU,
     params:
         settings=study.concepts.model_dump(mode="json") if study.concepts else None,

@@ -24,8 +24,8 @@ rule train_model:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=60,
+        mem_mb=memory(2000, "train_model"),
+        runtime=runtime(60, "train_model"),
         gpu=0,
     params:
         settings=settings("models", "model"),
@@ -47,11 +47,12 @@ rule locate_model:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=240,
+        mem_mb=memory(2000, "locate_model"),
+        runtime=runtime(240, "locate_model"),
         gpu=0,
     params:
         settings=settings("models", "model"),
+        without_commit=lambda wildcards: without_commit("models", wildcards.model),
         code=code_hash("reasondiff.models.load"),
     script:
         "../../scripts/locate_model.py"
@@ -73,8 +74,8 @@ rule measure_accuracy:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=240,
+        mem_mb=memory(2000, "measure_accuracy"),
+        runtime=runtime(240, "measure_accuracy"),
         gpu=GPU,
     params:
         settings=settings("accuracy"),
@@ -102,8 +103,8 @@ rule check_tokenizers:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
+        mem_mb=memory(4000, "check_tokenizers"),
+        runtime=runtime(120, "check_tokenizers"),
         gpu=GPU,
     params:
         settings=settings("tokenizer_check"),

@@ -20,8 +20,8 @@ rule count_motifs:
         "../../envs/analysis.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=480,
+        mem_mb=memory(2000, "count_motifs"),
+        runtime=runtime(480, "count_motifs"),
         gpu=0,
     params:
         source=lambda wildcards: f"{wildcards.model}/seed{wildcards.seed}",
@@ -72,8 +72,8 @@ for _comparisons in [study.comparisons] if study.comparisons else []:
             "../../envs/analysis.yaml"
         threads: 1
         resources:
-            mem_mb=memory(2000),
-            runtime=120,
+            mem_mb=memory(2000, "compare_graphs"),
+            runtime=runtime(120, "compare_graphs"),
             gpu=0,
         params:
             settings=_comparisons.model_dump(mode="json"),
@@ -116,9 +116,9 @@ for _base in [study.prompts.base] if study.comparisons and study.prompts.base el
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=120,
-            gpu=0,
+            mem_mb=memory(3000, "split_changes"),
+            runtime=runtime(120, "split_changes"),
+            gpu=GPU,
         params:
             subjects=compared_subjects(study.prompts.reasoning, _base),
             device=study.device,

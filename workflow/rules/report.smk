@@ -54,7 +54,7 @@ rule summarise_study:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=runtime(30),
         gpu=0,
     params:
         study=REPORTED,
@@ -104,7 +104,7 @@ rule draw_figures:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=runtime(30),
         gpu=0,
     params:
         study=REPORTED,
@@ -161,7 +161,7 @@ rule write_report:
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=runtime(30),
         gpu=0,
     params:
         study=REPORTED,

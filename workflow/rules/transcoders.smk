@@ -42,8 +42,8 @@ for _model, _settings in transcoders_trained_here().items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=1440,
+            mem_mb=memory(3000, "train_transcoders"),
+            runtime=runtime(1440, "train_transcoders"),
             gpu=GPU,
         params:
             points=lambda wildcards: {wildcards.point: point_of_transcoders(wildcards.point)},
@@ -51,10 +51,10 @@ for _model, _settings in transcoders_trained_here().items():
             seed=lambda wildcards: int(wildcards.seed),
             schedule=study.transcoders.training.model_dump(mode="json"),
             folder=subpath(output[0], ancestor=4),
-            checkpoint=f"{study.results_dir}/transcoders/{_model}/{_settings.text}/checkpoints/{{point}}.seed{{seed}}.pt",
+            checkpoint=f"{study.results_dir}/transcoders/{_model}/{_settings.text}/checkpoints/{{point}}.seed{{seed}}.safetensors",
             training=training_of_transcoders(),
             reading=reading_of_text(_settings.text),
-            code=code_hash("reasondiff.dictionaries.transcoding"),
+            code=code_hash("reasondiff.dictionaries.transcoding", "reasondiff.dictionaries.workers"),
         script:
             "../../scripts/train_transcoders.py"
 
@@ -79,8 +79,8 @@ for _sweep in transcoder_sweeps():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=1440,
+            mem_mb=memory(3000, "train_transcoder_sweep"),
+            runtime=runtime(1440, "train_transcoder_sweep"),
             gpu=GPU,
         params:
             points={_point: point_of_transcoders(_point) for _point in study.transcoders.points},
@@ -88,10 +88,10 @@ for _sweep in transcoder_sweeps():
             seed=_sweep.seed,
             schedule={**study.transcoders.training.model_dump(mode="json"), "tokens": _sweep.tokens},
             folder=subpath(output[0], ancestor=4),
-            checkpoint=f"{study.results_dir}/transcoders/{_sweep.model}/checkpoints/sweep.pt",
+            checkpoint=f"{study.results_dir}/transcoders/{_sweep.model}/checkpoints/sweep.safetensors",
             training=training_of_transcoders(),
             reading=reading_of_text(TRANSCODED[_sweep.model].text),
-            code=code_hash("reasondiff.dictionaries.transcoding"),
+            code=code_hash("reasondiff.dictionaries.transcoding", "reasondiff.dictionaries.workers"),
         script:
             "../../scripts/train_transcoders.py"
 
@@ -114,8 +114,8 @@ for _sweep in transcoder_sweeps():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=240,
+            mem_mb=memory(3000, "evaluate_transcoder_sweep"),
+            runtime=runtime(240, "evaluate_transcoder_sweep"),
             gpu=GPU,
         params:
             points={_point: point_of_transcoders(_point) for _point in study.transcoders.points},
@@ -146,7 +146,7 @@ checkpoint choose_transcoder:
     threads: 1
     resources:
         mem_mb=memory(1000),
-        runtime=15,
+        runtime=runtime(15),
         gpu=0,
     params:
         gates=study.gates.transcoders.model_dump(mode="json"),
@@ -179,11 +179,12 @@ for _model, _settings in transcoders_from_elsewhere().items():
             "../../envs/torch.yaml"
         threads: 1
         resources:
-            mem_mb=memory(3000),
-            runtime=240,
+            mem_mb=memory(3000, "import_transcoders"),
+            runtime=runtime(240, "import_transcoders"),
             gpu=GPU,
         params:
             ready=_settings.ready.model_dump(mode="json"),
+            without_commit=without_commit("transcoders", "models", _model, "ready"),
             layers=list(_settings.layers),
             folder=subpath(output[0], ancestor=2),
             evaluation=study.transcoders.evaluation.model_dump(mode="json"),
@@ -212,8 +213,8 @@ rule evaluate_transcoders:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000),
-        runtime=240,
+        mem_mb=memory(3000, "evaluate_transcoders"),
+        runtime=runtime(240, "evaluate_transcoders"),
         gpu=GPU,
     params:
         settings=study.transcoders.evaluation.model_dump(mode="json") if study.transcoders else None,
@@ -240,8 +241,8 @@ rule compare_answers:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=240,
+        mem_mb=memory(2000, "compare_answers"),
+        runtime=runtime(240, "compare_answers"),
         gpu=GPU,
     params:
         settings=settings("accuracy"),

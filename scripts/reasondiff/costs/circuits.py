@@ -16,6 +16,7 @@ from reasondiff.labels.spending import bound, most_labelled
 
 LABEL_BYTES = 6000  # of labels.json and label_scores.tsv, for a latent
 EDGE_BYTES, NODE_BYTES = 12, 37  # of a stored graph: an edge's ends and weight; a node's columns
+EDGE_HOST_BYTES = 28  # of an edge while a graph is made of them: weight, ends, and the weight again
 SHOWN_SHARE = 0.1  # of the stored edges that a pruned graph shows: an assumption
 SHOWN_BYTES = 60  # of graph.json and graph.svg, for an edge that is shown
 CUT_SECONDS = 4.3e-7  # of a core, for an edge of a null graph, motifs counted: measured (benchmarks/README.md)
@@ -177,13 +178,19 @@ def _trace(reckoned: Reckoned, model: str, prompts: int) -> Job:
     held = 2 * model_bytes(size, "float32") + 2 * held_bytes(members)  # Hugging Face's and circuit-tracer's
     vectors = 3 * 4 * active * size.hidden + 3 * 4 * context * members[0].latents
     logits = (6 * 4 * context + 8 * size.hidden) * size.vocabulary
+    folded = latents * (latents + (size.layers + 1) * context)  # edges of the graph before it is pruned
     return Job(
         "contexts of the greatest length; a row followed back for each latent, in float32",
         f"model {model}",
         tokens=targets * context,
         work=targets * one,
-        card_bytes=held + vectors + logits + 3 * 4 * latents * columns + reading_bytes(size, rows, size.layers),
-        host_bytes=loading_bytes([size], "float32") + 3 * 4 * latents * columns,
+        card_bytes=held
+        + vectors
+        + logits
+        + 4 * latents * columns
+        + 3 * 4 * folded
+        + reading_bytes(size, rows, size.layers),
+        host_bytes=loading_bytes([size], "float32") + EDGE_HOST_BYTES * folded,
         disk_bytes=targets * _graph_bytes(reckoned),
     )
 

@@ -96,12 +96,12 @@ def skip_flops(width: int) -> Number:
 
 
 def learn(one: Dictionary, schedule: Schedule) -> Work:
-    """A whole training."""
-    response = 2 if one.selection == "bfloat16" else 4  # bytes
-    sums = sparse_flops(one.numbers, one.firing) + (skip_flops(one.width) if one.has_skip else 0)
+    """A whole training; dense products of float32 numbers are those of TF32 (docs/methods.md §3)."""
+    response, dense = (2, "bfloat16") if one.selection == "bfloat16" else (4, "tf32")  # bytes
+    skip = skip_flops(one.width) if one.has_skip else 0
     moved = RESPONSE_PASSES * response * one.latents + SPARSE_SUMS * 4 * one.firing * one.numbers
-    per_token = products(encoder_flops(one.numbers, one.latents), one.selection) + products(sums, "float32")
-    per_token += Work(moved_bytes=moved)
+    per_token = products(encoder_flops(one.numbers, one.latents), dense) + products(skip, "tf32")
+    per_token += products(sparse_flops(one.numbers, one.firing), "float32") + Work(moved_bytes=moved)
     steps = total_steps(schedule)
     return steps * schedule.batch_tokens * per_token + steps * Work(moved_bytes=STEP_BYTES * one.weights, block_calls=1)
 

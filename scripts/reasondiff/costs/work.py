@@ -20,6 +20,7 @@ class Work:
 
     bfloat16_flops: Number = 0.0
     float32_flops: Number = 0.0
+    tf32_flops: Number = 0.0
     moved_bytes: Number = 0.0
     block_calls: Number = 0.0
 
@@ -43,6 +44,7 @@ def hours(work: Work, card: Card) -> Number:
     seconds = (
         work.bfloat16_flops / (1e12 * card.bfloat16_tflops * card.bfloat16_share)
         + work.float32_flops / (1e12 * card.float32_tflops * card.float32_share)
+        + work.tf32_flops / (1e12 * card.tf32_tflops * card.float32_share)
         + work.moved_bytes / (1e12 * card.memory_tb_per_second * card.memory_share)
     )
     return max(seconds, work.block_calls * card.block_milliseconds / 1e3) / 3600

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from reasondiff.config import Bank, Tracking
 from reasondiff.dictionaries.bank import Make, Site
 from reasondiff.dictionaries.crosscoder import Crosscoder, save_crosscoder
+from reasondiff.dictionaries.planning import crosscoder_weights
 from reasondiff.dictionaries.schedule import point_seed, total_steps
 from reasondiff.dictionaries.tasks import Key, Task, site_card, train_tasks
+from reasondiff.dictionaries.team import ALONE, Team
 from reasondiff.dictionaries.threshold import ThresholdSearch
 from reasondiff.dictionaries.trainer import Trainer
-from reasondiff.models.pairing import training_card
+from reasondiff.models.pairing import open_stream, training_card
 from reasondiff.models.stream import ActivationStream, SiteStatistics, unmasked
 from reasondiff.store import fingerprint, write_json_lines
 from reasondiff.tracking import Tracker
@@ -33,6 +35,31 @@ class Outputs:
         return Path(self.folder) / f"layer{layer}" / point / f"seed{self.seed}" / name
 
 
+def train_bank_from_files(
+    models: Sequence[str],
+    tokens: str,
+    alignment: str,
+    reading: Mapping[str, Any],
+    bank: Mapping[str, Any],
+    tracking: Mapping[str, Any],
+    folder: str,
+    points: Sequence[str],
+    seed: int,
+    team: Team = ALONE,
+    **settings: Any,
+) -> None:
+    """`train_bank` from paths and plain settings, as one process hands them to another."""
+    checked = Bank.model_validate(bank)
+    train_bank(
+        checked,
+        outputs=Outputs(folder, list(checked.layers), list(points), seed),
+        open_stream=lambda: open_stream(models, tokens, alignment, checked.layers, **reading),
+        tracking=Tracking.model_validate(tracking),
+        team=team,
+        **settings,
+    )
+
+
 def train_bank(
     bank: Bank,
     pair: str,
@@ -43,10 +70,12 @@ def train_bank(
     code: str,
     checkpoint: str,
     memory_gib: float | int | None,
+    team: Team = ALONE,
 ) -> None:
     """Trains the unfinished points of a bank and writes each as soon as those trained with it are done.
 
-    An interrupted training goes on from `checkpoint`, which is removed in the end.
+    An interrupted training goes on from `checkpoint`, which is removed in the end. Each process of the `team` calls
+    this, and trains its share of the points.
     """
     stream = open_stream()
     shared = {**_shared_card(stream, bank, code), "pair": pair, "seed": outputs.seed}
@@ -80,6 +109,7 @@ def train_bank(
         memory_gib,
         Path(checkpoint),
         lambda: Tracker(tracking, f"{pair}/seed{outputs.seed}", Path(outputs.folder)),
+        team,
     )
 
 
@@ -105,7 +135,7 @@ def _task(stream: ActivationStream, bank: Bank, outputs: Outputs, layer: int, na
         name=name,
         files=tuple(outputs.path(layer, name, file) for file in files),
         fingerprint=expected,
-        weights=2 * bank.latents * sides * stream.width,
+        weights=crosscoder_weights(bank.latents, sides, stream.width),
         latents=bank.latents,
     )
 
@@ -162,8 +192,9 @@ def with_thresholds(
         ModelError: the `calibrate` part has no unmasked token.
     """
     searches = {key: ThresholdSearch(float(c.k), tokens) for key, c in crosscoders.items() if c.k is not None}
+    stream = stream.only(sorted({layer for layer, _ in searches}))
     seen = dict.fromkeys((layer for layer, _ in searches), 0)
-    for block in stream(stream.table.documents_of("calibrate")):
+    for block in stream(stream.table.documents_of("calibrate")) if searches else ():
         if all(count >= tokens for count in seen.values()):
             break
         for layer in seen:

@@ -6,7 +6,7 @@ A dictionary is finished when its file carries the fingerprint of exactly these 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from reasondiff.config import Schedule
-from reasondiff.dictionaries.bank import BankTraining, Make, Site
-from reasondiff.dictionaries.planning import Size, announce, available_bytes, plan
+from reasondiff.dictionaries.bank import BankTraining, Make, Site, remove_checkpoint
+from reasondiff.dictionaries.planning import Size, announce, available_bytes, buffer_bytes, plan_passes
+from reasondiff.dictionaries.team import ALONE, Team
 from reasondiff.models.stream import ActivationStream, SiteStatistics, calibrate
 from reasondiff.store import fingerprint, is_finished
 from reasondiff.tracking import Tracker
@@ -48,7 +49,7 @@ class Task:
 Begin = Callable[[ActivationStream, dict[int, SiteStatistics]], Make]
 """(stream of a group's layers, statistics) -> how each of its dictionaries begins."""
 Finish = Callable[[dict[Key, Task], dict[int, Site], dict[int, SiteStatistics]], None]
-"""(tasks of a group, its sites after training, statistics) -> writes the files of each task."""
+"""(tasks of a pass, its sites after training, statistics) -> writes the files of each task."""
 
 
 def train_tasks(
@@ -61,40 +62,46 @@ def train_tasks(
     memory_gib: float | int | None,
     checkpoint: Path,
     open_tracker: Callable[[], Tracker],
+    team: Team = ALONE,
 ) -> None:
     """Trains the unfinished tasks, in as many groups as the memory asks for, and writes each group when it is done.
 
-    An interrupted training goes on from `checkpoint`, which is removed in the end. How the tasks are grouped changes
+    An interrupted training goes on from `checkpoint`, which is removed in the end. Each process of the `team` calls
+    this with the same tasks, and trains and writes its share of them. How the tasks are grouped and shared out changes
     no weight.
     """
-    unfinished = [task for task in tasks if not task.is_whole()]
+    whole = team.least(*(task.is_whole() for task in tasks))  # the same to all, whenever each has looked
+    unfinished = [task for task, is_whole in zip(tasks, whole, strict=True) if not is_whole]
     log.info("train %s", [task.key for task in unfinished])
     log.info("keep %s", [task.key for task in tasks if task not in unfinished])
     if not unfinished:
-        checkpoint.unlink(missing_ok=True)  # of a job that was killed when it had just written its last file
+        remove_checkpoint(checkpoint)  # of a job that was killed when it had just written its last file
         return
     statistics = calibrate(stream, stream.table.documents_of("calibrate"), stream.settings.calibration_tokens)
-    available = available_bytes(stream.device, memory_gib)
-    groups = plan([_size(task, schedule, stream) for task in unfinished], available)
-    announce(groups, available, schedule.tokens)
+    (available,) = team.least(available_bytes(stream.device, memory_gib, team.size))
+    passes = plan_passes([_size(task, schedule, stream) for task in unfinished], available, team.size)
+    if team.rank == 0:
+        announce(passes, available, schedule.tokens)
     by_key = {task.key: task for task in unfinished}
     with open_tracker() as tracker:
-        for group in groups:
-            chosen = {(size.layer, size.name): by_key[size.layer, size.name] for size in group}
-            sites = _train_group(chosen, schedule, seed, stream, statistics, begin, checkpoint, tracker)
-            finish(chosen, sites, statistics)
-            del sites  # the next group needs the memory
-            checkpoint.unlink(missing_ok=True)
+        for shares in passes:
+            chosen = [[by_key[size.layer, size.name] for size in share] for share in shares]
+            sites = _train_pass(chosen, schedule, seed, stream, statistics, begin, checkpoint, tracker, team)
+            finish({task.key: task for task in chosen[team.rank]}, sites, statistics)
+            del sites  # the next pass needs the memory
+            team.wait()
+            if team.rank == 0:
+                remove_checkpoint(checkpoint)
 
 
 def _size(task: Task, schedule: Schedule, stream: ActivationStream) -> Size:
-    row_bytes = stream.n_sides * stream.width * torch.finfo(stream.models[0].dtype).bits // 8
-    buffer_bytes = schedule.buffer_tokens * row_bytes
-    return Size(task.layer, task.name, task.weights, task.latents, schedule.batch_tokens, buffer_bytes)
+    number_bytes = torch.finfo(stream.models[0].dtype).bits // 8
+    buffer = buffer_bytes(schedule.buffer_tokens, stream.n_sides, stream.width, number_bytes)
+    return Size(task.layer, task.name, task.weights, task.latents, schedule.batch_tokens, buffer)
 
 
-def _train_group(
-    tasks: Mapping[Key, Task],
+def _train_pass(
+    shares: Sequence[Sequence[Task]],
     schedule: Schedule,
     seed: int,
     stream: ActivationStream,
@@ -102,17 +109,21 @@ def _train_group(
     begin: Begin,
     checkpoint: Path,
     tracker: Tracker,
+    team: Team,
 ) -> dict[int, Site]:
+    """The sites of this process after one pass, of which `shares` are the tasks of each process."""
     todo: dict[int, list[str]] = {}
-    for layer, name in tasks:
-        todo.setdefault(layer, []).append(name)
+    for task in shares[team.rank]:
+        todo.setdefault(task.layer, []).append(task.name)
+    wanted = [sorted({task.layer for task in share}) for share in shares]
 
     def report(layer: int, name: str, step: int, metrics: dict[str, float]) -> None:
         tracker.log(f"layer{layer}/{name}", step, metrics)
 
-    chosen = stream.only(sorted(todo))
-    training = BankTraining(schedule, seed, todo, chosen, statistics, begin(chosen, statistics), report)
-    prints = fingerprint(tasks=sorted([*task.key, task.fingerprint] for task in tasks.values()))
+    make = begin(stream.only(sorted(todo)), statistics)
+    read = stream.only(sorted(set().union(*wanted)))
+    training = BankTraining(schedule, seed, todo, read, statistics, make, report, team=team, wanted=wanted)
+    prints = fingerprint(tasks=sorted([*task.key, task.fingerprint] for share in shares for task in share))
     training.run(stream.table.documents_of("train"), checkpoint, prints)
     return training.sites
 

@@ -175,9 +175,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ArtefactError(f"{path} is not JSON ({error})") from error
+        raise ArtefactError(f"{path} is not JSON ({error}): delete it, or fetch it again, and run again") from error
     if not isinstance(config, dict):
-        raise ArtefactError(f"{path} holds no JSON object, but a {type(config).__name__}")
+        raise ArtefactError(f"{path} holds no JSON object, as expected, but a {type(config).__name__}")
     if not isinstance(config.get("k"), int) or config["k"] < 1:
         raise ArtefactError(
             f"{path} says k = {config.get('k')!r}; expected a whole number of at least 1. k is part of a transcoder: "
@@ -215,7 +215,8 @@ def _check_shapes(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str
     if config.get("skip_connection", False) != ("W_skip" in tensors):
         has = "has" if "W_skip" in tensors else "has no"
         raise ArtefactError(
-            f"{path} {has} W_skip, but {CONFIG} says skip_connection: {config.get('skip_connection', False)}"
+            f"{path} {has} W_skip, but {CONFIG} says skip_connection: {config.get('skip_connection', False)}. One of "
+            "the two files is damaged or another transcoder's: fetch them again, or delete both and run again"
         )
     if config["k"] > latents:
         raise ArtefactError(f"{path} has {latents} latents, fewer than k = {config['k']} in {CONFIG}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,24 @@ from typing import Any
 from reasondiff.config import Schedule, Tracking, TranscoderPoint
 from reasondiff.dictionaries.bank import Make, Site
 from reasondiff.dictionaries.peer import from_peer, train_with_sparsify
+from reasondiff.dictionaries.planning import transcoder_weights
 from reasondiff.dictionaries.replacements import AffineMap, first_documents, fit_maps
 from reasondiff.dictionaries.schedule import point_seed
 from reasondiff.dictionaries.tasks import Key, Task, site_card, train_tasks
+from reasondiff.dictionaries.team import ALONE, Team
 from reasondiff.dictionaries.transcoder import (
     CONFIG,
     WEIGHTS,
     Transcoder,
     TranscoderFolders,
     hookpoint,
+    layer_of,
     load_transcoder,
     save_transcoder,
 )
 from reasondiff.dictionaries.transcoder_trainer import Recipe, TranscoderTrainer, Workspace
 from reasondiff.models.load import ModelError
-from reasondiff.models.pairing import training_card
+from reasondiff.models.pairing import open_stream, training_card
 from reasondiff.models.stream import ActivationStream, SiteStatistics
 from reasondiff.store import ArtefactError, file_digest, fingerprint, write_json_lines
 from reasondiff.tracking import Tracker
@@ -37,6 +40,47 @@ from reasondiff.tracking import Tracker
 log = logging.getLogger(__name__)
 
 HISTORY = "training.jsonl"
+
+
+def train_transcoders_from_files(
+    model: str,
+    tokens: str,
+    alignment: str,
+    starts: Sequence[str],
+    reading: Mapping[str, Any],
+    layers: Sequence[int],
+    points: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    training: Mapping[str, Any],
+    folder: str,
+    seed: int,
+    code: str,
+    checkpoint: str,
+    team: Team = ALONE,
+) -> None:
+    """`train_transcoders`, or `train_peers` where `training` says so, from paths and plain settings, as one process
+    hands them to another. `starts`: weights of the transcoders to begin as.
+
+    Raises:
+        ModelError: sparsify is to train in several processes.
+    """
+    train = {"reasondiff": train_transcoders, "sparsify": train_peers}[training["trainer"]]
+    if train is train_peers and team.size > 1:
+        raise ModelError("trainer: sparsify trains in one process here: give its rule one card (gpu=1)")
+    begun = [Path(weights).parent for weights in starts]
+    train(
+        open_stream([model], tokens, alignment, layers, **reading, place="mlp"),
+        {name: TranscoderPoint.model_validate(point) for name, point in points.items()},
+        Schedule.model_validate(schedule),
+        Recipe(**training["recipe"]),
+        TranscoderFolders(folder, seed),
+        starts={layer_of(folder): folder for folder in begun},
+        memory_gib=training["memory_gib"],
+        tracking=Tracking.model_validate(training["tracking"]),
+        code=code,
+        checkpoint=Path(checkpoint),
+        **({"team": team} if train is train_transcoders else {}),
+    )
 
 
 def train_transcoders(
@@ -50,11 +94,13 @@ def train_transcoders(
     tracking: Tracking,
     code: str,
     checkpoint: Path,
+    team: Team = ALONE,
 ) -> None:
     """Trains the unfinished transcoders of a model: each point at each layer of the stream.
 
     `starts` maps a layer to the folder of the transcoder that it begins as; without one it begins as the best linear
-    map beside a random encoder. An interrupted training goes on from `checkpoint`, which is removed in the end.
+    map beside a random encoder. An interrupted training goes on from `checkpoint`, which is removed in the end. Each
+    process of the `team` calls this, and trains its share.
 
     Raises:
         ArtefactError: a transcoder to begin as has another size than the point.
@@ -86,7 +132,7 @@ def train_transcoders(
 
     train_tasks(
         tasks, schedule, folders.seed, stream, begin, finish, memory_gib, checkpoint,
-        lambda: Tracker(tracking, f"{model}/seed{folders.seed}", Path(folders.folder)),
+        lambda: Tracker(tracking, f"{model}/seed{folders.seed}", Path(folders.folder)), team,
     )  # fmt: skip
 
 
@@ -211,4 +257,4 @@ def _task(width: int, point: TranscoderPoint, folders: TranscoderFolders, key: K
             f"k = {point.k}: a larger expansion or a smaller k would do"
         )
     files = tuple(folders.path(name, layer) / file for file in (WEIGHTS, CONFIG, HISTORY))
-    return Task(layer, name, files, card["fingerprint"], 2 * latents * width + width * width, latents)
+    return Task(layer, name, files, card["fingerprint"], transcoder_weights(latents, width), latents)

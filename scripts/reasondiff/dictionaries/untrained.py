@@ -44,7 +44,7 @@ def train_untrained(
     pair = f"{bank.pairs[0]}, random weights"
     with tempfile.TemporaryDirectory() as scratch:
         outputs = Outputs(scratch, [layer], [point], seed)
-        checkpoint = str(Path(scratch) / "checkpoint.pt")
+        checkpoint = str(Path(scratch) / "checkpoint.safetensors")
         train_bank(shorter, pair, outputs, lambda: stream, threshold_tokens, NO_TRACKING, code, checkpoint, None)
         trained = load_crosscoder(outputs.path(layer, point), stream.device)
     return replace(trained, card={**trained.card, "untrained": {"seed": seed}})

@@ -17,6 +17,8 @@ from reasondiff.graphs.frozen import FrozenContext
 from reasondiff.graphs.graph import EMBEDDING, ERROR, FEATURE, LOGIT, NO_FEATURE, Graph, make_graph
 from reasondiff.graphs.replacement import Replacement
 
+AT_ONCE = 256  # rows, or columns, of which a copy is in memory
+
 
 @dataclass(frozen=True)
 class Logits:
@@ -75,7 +77,9 @@ def attributed(context: FrozenContext, named: Logits, max_features: int | None, 
         chosen = torch.cat([chosen, part])
     influence = _influence(context, named, into_logits, rows, chosen)
     order = torch.argsort(chosen)
-    return Rows(chosen[order], into_logits, rows[order], _share(influence[chosen], influence))
+    for columns in rows.split(AT_ONCE, dim=1):
+        columns.copy_(columns[order])
+    return Rows(chosen[order], into_logits, rows, _share(influence[chosen], influence))
 
 
 def _influence(
@@ -90,21 +94,30 @@ def _influence(
     The same as: follow the logits' weights back, sharing them out over a row's columns in proportion to their absolute
     values, until no path is left. A path has a latent of each block at most.
     """
-    shares = _shares(into_latents)[:, : len(context.latents)]
-    passed = named.probability.to(shares) @ _shares(into_logits)[:, : len(context.latents)]
+    active = len(context.latents)
+    passed = _handed_on(named.probability.to(into_logits), into_logits, active)
     influence = passed.clone()
     for _ in range(context.n_blocks):
         arrived = passed[chosen]
         if not arrived.any():
             break
-        passed = arrived @ shares
+        passed = _handed_on(arrived, into_latents, active)
         influence += passed
     return influence
 
 
-def _shares(rows: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
-    size = rows.abs()
-    return size.div_(size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny))
+def _handed_on(
+    amounts: Float[Tensor, " row"], rows: Float[Tensor, "row column"], active: int
+) -> Float[Tensor, " latent"]:
+    """What the first `active` columns get when each row's amount is shared out in proportion to its absolute values.
+
+    A few rows at a time: on a long context these rows are most of what is in memory.
+    """
+    passed = rows.new_zeros(active)
+    for amount, some in zip(amounts.split(AT_ONCE), rows.split(AT_ONCE), strict=True):
+        size = some.abs()
+        passed += (amount / size.sum(1).clamp(min=torch.finfo(size.dtype).tiny)) @ size[:, :active]
+    return passed
 
 
 def _share(part: Float[Tensor, " some"], whole: Float[Tensor, " all"]) -> float:
@@ -139,7 +152,8 @@ def folded(
     left_out[chosen] = False
     layer, position, _ = context.latents[left_out].unbind(1)
     rest = rows[:, active:].clone()
-    rest.index_add_(1, layer * context.n_positions + position, rows[:, :active][:, left_out])
+    for some, errors in zip(rows.split(AT_ONCE), rest.split(AT_ONCE), strict=True):
+        errors.index_add_(1, layer * context.n_positions + position, some[:, :active][:, left_out])
     return torch.cat([rows[:, chosen], rest], dim=1)
 
 
@@ -151,7 +165,8 @@ def whole_graph(
     Raises:
         ValueError: an edge is not finite.
     """
-    weights = folded(context, rows.chosen, torch.cat([rows.into_latents, rows.into_logits])).cpu().numpy()
+    parts = [folded(context, rows.chosen, part) for part in (rows.into_latents, rows.into_logits)]
+    weights = torch.cat(parts).cpu().numpy()
     blocks, positions, logits = context.n_blocks, context.n_positions, len(named.ids)
     layer, position, number = context.latents[rows.chosen].cpu().numpy().T
     errors, every = np.arange(blocks * positions), np.arange(positions)

@@ -127,8 +127,10 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _refuse_other_context(first: Graph, second: Graph) -> None:
+    """Ids decide where they are known: two models may call the same id by different names."""
+    named = [("tokens", first.tokens, second.tokens)] if first.facts.get("ids") is None else []
     for what, one, other in (
-        ("tokens", first.tokens, second.tokens),
+        *named,
         *((name, first.facts.get(name), second.facts.get(name)) for name in ("ids", "target_id")),
     ):
         if one != other:

@@ -9,6 +9,8 @@ so the only requests ever sent twice are those whose answer had not come back wh
   is gone from this machine, is taken over.
 - An attempt that was sent and never answered (a dropped connection, a killed process) may have been paid for. The
   service does not say. Its worst case stays in the books as `possible`, counts against the budget, and is no spend.
+- What was paid for is neither lost nor read wrong in silence: a database that is damaged is refused when it is opened,
+  and each answer stands beside a digest of itself.
 - Write-ahead logging needs all processes that use the file on one machine, on a local disk.
 """
 
@@ -26,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reasondiff.store import digest
+
 CLAIM_SECONDS = 120.0
 BUSY_SECONDS = 60.0
 VERSION = 1
@@ -36,7 +40,7 @@ CREATE TABLE requests (
     key TEXT PRIMARY KEY,
     state TEXT NOT NULL CHECK (state IN ('claimed', 'batched', 'answered', 'failed')),
     study TEXT NOT NULL,                -- that asked last
-    answer TEXT,                        -- JSON, of an answered request
+    answer TEXT,                        -- of an answered request: digest, blank, JSON
     reason TEXT,                        -- why there is no answer
     attempts INTEGER NOT NULL,          -- in the last run that asked
     owner TEXT,                         -- the process that claimed it
@@ -155,10 +159,17 @@ class Store:
             self.db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             self.db.row_factory = sqlite3.Row
             self.db.execute("PRAGMA journal_mode = WAL")
+            self._refuse_damaged()
             self._make_tables()
 
     def close(self) -> None:
         self.db.close()
+
+    def _refuse_damaged(self) -> None:
+        """A page that is damaged may be read much later, or its rows be missed in an index and be bought again."""
+        found = self.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(found.split()))
 
     def _make_tables(self) -> None:
         with self._transaction():
@@ -212,7 +223,8 @@ class Store:
         found = {}
         for key in keys:
             for row in self._read("SELECT * FROM requests WHERE key = ?", [key]):
-                answer = None if row["answer"] is None else json.loads(row["answer"])
+                with self._naming_the_file():
+                    answer = None if row["answer"] is None else _opened(key, row["answer"])
                 found[key] = Row(row["state"], answer, row["reason"], row["batch"])
         return found
 
@@ -297,7 +309,7 @@ class Store:
                 if row["state"] == "answered" or (settled.answer is None and not self._holds(row, settled.batch)):
                     continue
                 state = "answered" if settled.answer is not None else "claimed" if settled.again else "failed"
-                answer = None if settled.answer is None else json.dumps(settled.answer)
+                answer = None if settled.answer is None else _sealed(settled.key, settled.answer)
                 now = time.time()
                 self.db.execute(
                     "UPDATE requests SET state = ?, answer = ?, reason = ?, reserved = 0, owner = ?, claimed_at = ?, "
@@ -391,6 +403,24 @@ class Store:
 
     def known_batches(self) -> set[str]:
         return {row["id"] for row in self._read("SELECT id FROM batches WHERE id IS NOT NULL")}
+
+
+def _sealed(key: str, answer: Mapping[str, Any]) -> str:
+    text = json.dumps(answer)
+    return f"{digest(key + text)} {text}"
+
+
+def _opened(key: str, sealed: str) -> Any:
+    """
+    Raises:
+        sqlite3.DatabaseError: the answer is not the one that was written for this key.
+    """
+    if sealed.startswith("{"):  # from before there were digests
+        return json.loads(sealed)
+    found, _, text = sealed.partition(" ")
+    if found != digest(key + text):
+        raise sqlite3.DatabaseError(f"the answer of the request {key} is damaged")
+    return json.loads(text)
 
 
 def _machine() -> str:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reasondiff.config import Examples
 from reasondiff.dictionaries.code import SparseCode
 from reasondiff.latents.example_rows import example_table, filled, in_order, rows_of
+from reasondiff.latents.example_table import ROWS_PER_GROUP, SILENT
 from reasondiff.latents.firing import FiringTally
 from reasondiff.latents.negatives import (
     TRIES,
     drawn_from_pool,
-    first_silent,
+    first_of_each,
     neighbour_windows,
     same_token_windows,
 )
 from reasondiff.latents.neighbours import nearest_neighbours
 from reasondiff.latents.quantiles import grouped, quantile_examples
 from reasondiff.latents.strongest import Keeper, Shortlist, firings_of, unpack_firings
-from reasondiff.latents.windows import LatentRows, Windows, WindowsByDocument, slices_of, windows_around
+from reasondiff.latents.windows import (
+    LatentRows,
+    Marks,
+    WindowsByDocument,
+    document_of,
+    slices_of,
+    windows_around,
+)
 from reasondiff.models.stream import Block
 from reasondiff.text.tokens import TokenTable
+
+ROWS_AT_ONCE = 8 * ROWS_PER_GROUP  # of the table of examples
 
 
 class FirstReading:
@@ -96,30 +106,31 @@ class SecondReading:
         self.neighbour, self.cosine = nearest_neighbours(directions, live)
 
         self.rows = pd.concat(first.rows, ignore_index=True)
+        first.rows.clear()
         self.candidates = self._proposed(centres)
         self.silent = np.zeros(len(self.candidates), dtype=bool)
         # a window of the pool whose centre turns out to be masked counts as one that every latent is active in
-        self.pool_active = torch.ones(len(pool), first.n_latents, dtype=torch.bool, device=self.device)
+        self.pool_active = Marks(len(pool), first.n_latents, self.device)
         self.entries: list[tuple[np.ndarray, ...]] = []  # (row, offset, activation) of what is not zero
         columns = (self.rows["token"], self.candidates["token"], pool)
         self.of_rows, self.of_candidates, self.of_pool = (
-            WindowsByDocument(self.table, self.windows(np.asarray(tokens))) for tokens in columns
+            WindowsByDocument(self.table, np.asarray(tokens), self._shape) for tokens in columns
         )
         self.row_latents, self.candidate_latents = (
-            torch.tensor(frame["latent"].to_numpy(np.int64)).to(self.device) for frame in (self.rows, self.candidates)
+            torch.tensor(frame["latent"].to_numpy()).to(self.device) for frame in (self.rows, self.candidates)
         )
-
-    def windows(self, tokens: Int[np.ndarray, " window"]) -> Windows:
-        return windows_around(self.table, tokens, *self._shape)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
         """Tokens before, tokens after, and where documents are cut."""
         return self.settings.before, self.settings.after, self.first.context
 
-    def tokens_to_read(self) -> Int[np.ndarray, " token"]:
-        """One token at least of every document that has to be read again."""
-        return np.concatenate([self.rows["token"], self.candidates["token"], self.pool]).astype(np.int64)
+    def documents_to_read(self) -> Bool[np.ndarray, " document"]:
+        """Which documents of the table have to be read again."""
+        needed = np.zeros(len(self.table), dtype=bool)
+        for tokens in (self.rows["token"], self.candidates["token"], self.pool):
+            needed[document_of(self.table, np.asarray(tokens))] = True
+        return needed
 
     def _proposed(self, centres: Int[np.ndarray, " token"]) -> pd.DataFrame:
         """Windows that stand around a token or belong to a neighbour: columns kind, latent, token, place."""
@@ -131,10 +142,9 @@ class SecondReading:
         )
         theirs = neighbour_windows(fired, self.neighbour, settings.seed, first.layer)
         theirs = theirs[theirs["place"] < tries]
-        return pd.concat(
-            [around.assign(kind="same_token"), theirs.assign(kind="neighbour")],
-            ignore_index=True,
-        )
+        kinds = [around.assign(kind=SILENT.index("same_token")), theirs.assign(kind=SILENT.index("neighbour"))]
+        small = {"latent": np.int32, "token": np.uint32, "place": np.int16, "kind": np.int8}
+        return pd.concat([frame.astype(small) for frame in kinds], ignore_index=True)
 
     # ------------------------------------------------------------------------------------------- reading
 
@@ -150,50 +160,54 @@ class SecondReading:
         self._add_pool(piece, code, unmasked)
 
     def _add_rows(self, piece: Block, of_latents: LatentRows) -> None:
-        found, first, end = (self._tensor(part) for part in self.of_rows.inside(piece))
-        query, offset, value = of_latents.activations(self.row_latents[found], first, end)
-        self.entries.append(tuple(part.cpu().numpy() for part in (found[query], offset, value)))
+        found, first, end, _ = map(self._tensor, self.of_rows.inside(piece))
+        query, offset, value = of_latents.activations(self.row_latents[found].long(), first, end)
+        entries = (found[query].int(), offset.short(), value)  # the half of what is kept at the published sizes
+        self.entries.append(tuple(part.cpu().numpy() for part in entries))
 
     def _add_candidates(self, piece: Block, of_latents: LatentRows, unmasked: Tensor) -> None:
-        numbers, *rows = self.of_candidates.inside(piece)
-        found, first, end = map(self._tensor, (numbers, *rows))
-        centre = first + self._tensor(self.of_candidates.windows.before()[numbers])
-        active = of_latents.active(self.candidate_latents[found], first, end)
-        self.silent[numbers] = (unmasked[centre] & ~active).cpu().numpy()
+        found, first, end, centre = map(self._tensor, self.of_candidates.inside(piece))
+        active = of_latents.active(self.candidate_latents[found].long(), first, end)
+        self.silent[found.cpu().numpy()] = (unmasked[centre] & ~active).cpu().numpy()
 
     def _add_pool(self, piece: Block, code: SparseCode, unmasked: Tensor) -> None:
-        numbers, *rows = self.of_pool.inside(piece)
-        found, first, end = map(self._tensor, (numbers, *rows))
-        centre = first + self._tensor(self.of_pool.windows.before()[numbers])
-        self.pool_active[found] = ~unmasked[centre][:, None]
+        found, first, end, centre = map(self._tensor, self.of_pool.inside(piece))
+        active = (~unmasked[centre])[:, None].repeat(1, code.n_latents)
         low, high = torch.searchsorted(code.rows, first), torch.searchsorted(code.rows, end)
         window, entry = slices_of(low, high)
-        self.pool_active[found[window], code.latents[entry]] = True
+        active[window, code.latents[entry]] = True
+        self.pool_active.set(found, active)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array).to(self.device)
 
     # ------------------------------------------------------------------------------------------- the tables
 
-    def examples(self, words: Sequence[str], model: str) -> pa.Table:
-        """The table of examples, ordered as it is written."""
+    def examples(self, words: Sequence[str], model: str) -> Iterator[pa.Table]:
+        """The table of examples, ordered as it is written, in pieces: whole it is many times what led to it."""
         rows = pd.concat([self.rows, *self._silent_rows()], ignore_index=True)
         order = in_order(rows)
         rows = rows.iloc[order]
-        number = np.empty(len(order), dtype=np.int64)  # where each row has gone
-        number[order] = np.arange(len(order))
-        windows = self.windows(rows["token"].to_numpy())
+        number = np.empty(len(order), dtype=np.int32)  # where each row has gone
+        number[order] = np.arange(len(order), dtype=np.int32)
         row, offset, activation = (np.concatenate(column) for column in zip(*[_NOTHING, *self.entries], strict=True))
-        activations = filled(windows, rows["value"].to_numpy(), number[row], offset, activation)
-        return example_table(self.first.layer, rows, windows, activations, self.table, words, model)
+        row = number[row]
+        by_row = np.argsort(row, kind="stable")
+        row, offset, activation = row[by_row], offset[by_row], activation[by_row]
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            piece = rows.iloc[first : first + ROWS_AT_ONCE]
+            own = slice(*np.searchsorted(row, [first, first + len(piece)]))
+            windows = windows_around(self.table, piece["token"].to_numpy(), *self._shape)
+            activations = filled(windows, piece["value"].to_numpy(), row[own] - first, offset[own], activation[own])
+            yield example_table(self.first.layer, piece, windows, activations, self.table, words, model)
 
     def _silent_rows(self) -> list[pd.DataFrame]:
         settings, first = self.settings, self.first
         random = drawn_from_pool(self.pool_active, self.pool, self.live, settings.negatives, settings.seed, first.layer)
         found = {"random": random}
         for kind in ("same_token", "neighbour"):
-            own = (self.candidates["kind"] == kind).to_numpy()
-            found[kind] = first_silent(self.candidates[own], self.silent[own], settings.negatives)
+            own = self.silent & (self.candidates["kind"] == SILENT.index(kind)).to_numpy()
+            found[kind] = first_of_each(self.candidates[own], settings.negatives)
         return [
             rows_of("score", kind, *(rows[name].to_numpy() for name in ("latent", "place", "token")))
             for kind, rows in found.items()
@@ -204,4 +218,4 @@ class SecondReading:
         return self.first.tally.table(self.first.layer, self.neighbour, self.cosine)
 
 
-_NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+_NOTHING = (np.zeros(0, np.int32), np.zeros(0, np.int16), np.zeros(0, np.float32))

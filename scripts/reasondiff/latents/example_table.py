@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reasondiff.store import ArtefactError, read_card, write_arrow
+from reasondiff.store import ArtefactError, appending, read_card
 
 FIRING = ("strongest", "quantile")
 SILENT = ("random", "same_token", "neighbour")
@@ -44,15 +44,21 @@ SCHEMA = pa.schema(
 )
 
 
-def write_examples(path: str | Path, table: pa.Table, card: Mapping[str, Any]) -> None:
-    """Writes a table of `SCHEMA`, ordered by layer, latent, part, kind and place.
+def write_examples(path: str | Path, tables: pa.Table | Iterable[pa.Table], card: Mapping[str, Any]) -> int:
+    """Writes a table of `SCHEMA`, ordered by layer, latent, part, kind and place, or pieces of it one after the other,
+    so that no more than one is in memory; returns how many rows.
 
     Raises:
         ValueError: the columns or their types are others.
     """
-    if not table.schema.equals(SCHEMA, check_metadata=False):
-        raise ValueError(f"expected the columns of example_table.SCHEMA, came {table.schema}")
-    write_arrow(path, table, card, ROWS_PER_GROUP)
+    rows = 0
+    with appending(path, SCHEMA, card) as write:
+        for table in [tables] if isinstance(tables, pa.Table) else tables:
+            if not table.schema.equals(SCHEMA, check_metadata=False):
+                raise ValueError(f"expected the columns of example_table.SCHEMA, came {table.schema}")
+            write(table, ROWS_PER_GROUP)
+            rows += len(table)
+    return rows
 
 
 def read_examples(
@@ -68,23 +74,29 @@ def read_examples(
         ArtefactError: the file is missing, broken, or no table of examples.
     """
     card = read_card(path)  # names a missing or broken file
-    conditions = []
-    wanted = None if latents is None else set(latents)
-    if wanted is not None:
-        conditions.append(("latent", "in", sorted({latent for _, latent in wanted}) or [-1]))
-    conditions += [(name, "in", list(some)) for name, some in (("part", parts), ("kind", kinds)) if some is not None]
+    conditions = [(name, "in", list(some)) for name, some in (("part", parts), ("kind", kinds)) if some is not None]
     try:
-        table = pq.read_table(path, filters=conditions or None)
+        table = pq.read_table(path, filters=_of_latents(latents, conditions) or None)
     except (pa.ArrowException, OSError) as error:
         raise ArtefactError(f"{path} cannot be read ({error}). Delete it and run the same command again.") from error
     if missing := [name for name in SCHEMA.names if name not in table.column_names]:
         raise ArtefactError(f"{path} lacks the column(s) {', '.join(missing)}: it is no table of examples")
     frame = pd.DataFrame({name: table.column(name).to_pylist() for name in SCHEMA.names})
-    if wanted is not None and len(frame):
-        kept = [pair in wanted for pair in zip(frame["layer"], frame["latent"], strict=True)]
-        frame = frame[kept].reset_index(drop=True)
     frame.attrs["card"] = card
     return frame
+
+
+def _of_latents(latents: Iterable[tuple[int, int]] | None, conditions: list[tuple]) -> list:
+    """Filters for `pq.read_table`: layer by layer, so that the row groups of other layers are not read."""
+    if latents is None:
+        return conditions
+    of_layer: dict[int, set[int]] = {}
+    for layer, latent in latents:
+        of_layer.setdefault(layer, set()).add(latent)
+    nothing = [[("latent", "<", 0)]]
+    return [
+        [("layer", "=", layer), ("latent", "in", sorted(some)), *conditions] for layer, some in of_layer.items()
+    ] or nothing
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -7,7 +7,7 @@ All dictionaries share each forward pass. Crosscoders and transcoders differ in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from reasondiff.job import progress
 from reasondiff.latents.collection import FirstReading, SecondReading
 from reasondiff.latents.example_rows import PARTS
 from reasondiff.latents.negatives import possible_centres, random_pool
-from reasondiff.latents.windows import document_of, whole_documents
+from reasondiff.latents.windows import whole_documents
 from reasondiff.models.stream import ActivationStream, Block, SiteStatistics, unmasked
 
 RESPONSES_AT_ONCE = 2**26  # encoder responses (token x latent) made together: 256 MiB in float32
@@ -63,10 +63,10 @@ def transcoder_coder(transcoder: Transcoder, layer: int) -> Coder:
 
 @dataclass(frozen=True)
 class Collected:
-    """What is known of the latents of one dictionary: a table of `example_table.SCHEMA`, one row per latent of how it
-    fires, and what its rates are shares of."""
+    """What is known of the latents of one dictionary: pieces of a table of `example_table.SCHEMA`, to be taken once,
+    one row per latent of how it fires, and what its rates are shares of."""
 
-    examples: pa.Table
+    examples: Iterator[pa.Table]
     firing: pd.DataFrame
     facts: dict[str, Any]
 
@@ -78,9 +78,9 @@ def collect_examples(
     settings: Examples,
     words: Sequence[str],
     model: str,
-) -> dict[Any, Collected]:
-    """Examples of every live latent of every dictionary. `words`: the string of each id; `model`: the name of what was
-    read, a model or a pair.
+) -> Iterator[tuple[Any, Collected]]:
+    """(name, examples of every live latent) of each dictionary in turn; what was gathered of one is let go when the
+    next is asked for. `words`: the string of each id; `model`: the name of what was read, a model or a pair.
 
     Raises:
         ArtefactError: the part `choose` or `score` of the text has no documents.
@@ -97,12 +97,13 @@ def collect_examples(
             first.end_part(part)
     pool = _silent_pool(stream, parts["score"], settings)
     seconds = {name: SecondReading(first, coders[name].directions, *pool) for name, first in firsts.items()}
-    wanted = [second.tokens_to_read() for second in seconds.values()]
-    reading.read(_documents(stream, parts, wanted), seconds, "windows")
-    return {
-        name: Collected(second.examples(words, model), second.firing(), firsts[name].tally.facts())
-        for name, second in seconds.items()
-    }
+    needed = np.any([second.documents_to_read() for second in seconds.values()], axis=0)
+    read = np.concatenate(list(parts.values()))
+    reading.read(read[needed[read]], seconds, "windows")
+    while seconds:
+        name = next(iter(seconds))
+        second, tally = seconds.pop(name), firsts.pop(name).tally
+        yield name, Collected(second.examples(words, model), second.firing(), tally.facts())
 
 
 def _silent_pool(
@@ -111,17 +112,6 @@ def _silent_pool(
     """(tokens that may be unmasked, those of them in the pool of random windows)."""
     centres = possible_centres(stream.table, documents, stream.settings.first_positions, stream.foreign, stream.context)
     return centres, random_pool(centres, settings.pool_windows if settings.negatives else 0, settings.seed)
-
-
-def _documents(
-    stream: ActivationStream, parts: Mapping[str, np.ndarray], wanted: Sequence[np.ndarray]
-) -> Int[np.ndarray, " document"]:
-    """The documents of these tokens, in the order in which they were read first."""
-    tokens = np.concatenate([np.zeros(0, np.int64), *wanted])
-    needed = np.zeros(len(stream.table), dtype=bool)
-    needed[document_of(stream.table, tokens)] = True
-    read = np.concatenate(list(parts.values()))
-    return read[needed[read]]
 
 
 class Reading:
@@ -153,14 +143,14 @@ class Reading:
         return coder.code(piece.activations[coder.layer][rows].float()), rows
 
 
-def joined(collected: Mapping[int, Collected]) -> Collected:
-    """The dictionaries of several layers as one, layer by layer. Sinks are found layer by layer, so that layers may
-    have read different numbers of tokens: the facts then say the smallest, and under `layers` all of them."""
-    layers = sorted(collected)
-    examples = pa.concat_tables([collected[layer].examples for layer in layers])
-    firing = pd.concat([collected[layer].firing for layer in layers], ignore_index=True)
-    every = {layer: collected[layer].facts for layer in layers}
-    facts = {name: min(own[name] for own in every.values()) for name in every[layers[0]]}
-    differing = [name for name in facts if any(own[name] != facts[name] for own in every.values())]
-    facts["layers"] = {name: {str(layer): own[name] for layer, own in every.items()} for name in differing}
-    return Collected(examples, firing, facts)
+def joined(
+    firing: Mapping[int, pd.DataFrame], facts: Mapping[int, Mapping[str, Any]]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """How the latents of several layers fire as one table, layer by layer, and its facts. Sinks are found layer by
+    layer, so that layers may have read different numbers of tokens: the facts then say the smallest, and under `layers`
+    all of them."""
+    layers = sorted(facts)
+    common: dict[str, Any] = {name: min(facts[layer][name] for layer in layers) for name in facts[layers[0]]}
+    differing = [name for name in common if any(facts[layer][name] != common[name] for layer in layers)]
+    common["layers"] = {name: {str(layer): facts[layer][name] for layer in layers} for name in differing}
+    return pd.concat([firing[layer] for layer in layers], ignore_index=True), common

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int, Integer
-from torch import Tensor
+from jaxtyping import Int, Integer
 
 from reasondiff.latents.neighbours import NONE
 from reasondiff.latents.strongest import lots
-from reasondiff.latents.windows import ranges, windows_around
+from reasondiff.latents.windows import Marks, ranges, windows_around
 from reasondiff.text.tokens import TokenTable
 
 TRIES = 16  # windows proposed for each silent one that is wanted
@@ -47,21 +46,21 @@ def random_pool(centres: Int[np.ndarray, " token"], size: int, seed: int) -> Int
 
 
 def drawn_from_pool(
-    active: Bool[Tensor, "window latent"],
+    active: Marks,
     pool: Int[np.ndarray, " window"],
     latents: Int[np.ndarray, " live"],
     wanted: int,
     seed: int,
     layer: int,
 ) -> pd.DataFrame:
-    """For each of these latents up to `wanted` windows of the pool in which it is silent, drawn by lot: columns
+    """For each of these latents up to `wanted` windows of the pool in which it is not `active`, drawn by lot: columns
     latent, token, place."""
     pieces = [(np.zeros(0, np.int64),) * 3]
-    tokens = torch.tensor(pool).to(active.device)
+    tokens = torch.tensor(pool).to(active.bytes.device)
     size = max(1, PAIRS_AT_ONCE // max(1, len(pool)))
     for first in range(0, len(latents), size):
-        here = torch.tensor(latents[first : first + size]).to(active.device)
-        lot = lots(seed, layer, here[:, None], tokens[None]).masked_fill_(active[:, here].T, NEVER_DRAWN)
+        here = torch.tensor(latents[first : first + size]).to(active.bytes.device)
+        lot = lots(seed, layer, here[:, None], tokens[None]).masked_fill_(active.of(here).T, NEVER_DRAWN)
         smallest = lot.topk(min(wanted, len(pool)), dim=1, largest=False, sorted=True)
         row, place = (smallest.values < NEVER_DRAWN).nonzero(as_tuple=True)
         window = smallest.indices[row, place].cpu().numpy()
@@ -171,8 +170,8 @@ def neighbour_windows(
     )
 
 
-def first_silent(candidates: pd.DataFrame, silent: Bool[np.ndarray, " candidate"], wanted: int) -> pd.DataFrame:
-    """Of each latent the first `wanted` candidates (columns latent, token, place) in which it is silent, renumbered."""
-    kept = candidates[silent].sort_values(["latent", "place"], kind="stable")
+def first_of_each(candidates: pd.DataFrame, wanted: int) -> pd.DataFrame:
+    """Of each latent the first `wanted` candidates (columns latent, token, place), renumbered."""
+    kept = candidates.sort_values(["latent", "place"], kind="stable")
     kept = kept.assign(place=kept.groupby("latent").cumcount())
     return kept[kept["place"] < wanted].reset_index(drop=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from reasondiff.dictionaries.code import SparseCode, stable_order
@@ -29,10 +29,6 @@ class Windows:
     def lengths(self) -> Int[np.ndarray, " window"]:
         """Tokens of each window."""
         return self.end - self.first
-
-    def before(self) -> Int[np.ndarray, " window"]:
-        """Tokens of each window before its centre."""
-        return self.centre - self.first
 
     def tokens(self) -> Int[np.ndarray, " token"]:
         """The tokens of all windows, one window after the other."""
@@ -59,7 +55,7 @@ def windows_around(
     return Windows(centre, first, np.minimum(centre + after + 1, np.minimum(ends, starts + context)))
 
 
-def document_of(table: TokenTable, tokens: Int[np.ndarray, "*tokens"]) -> Int[np.ndarray, "*tokens"]:
+def document_of(table: TokenTable, tokens: Integer[np.ndarray, "*tokens"]) -> Int[np.ndarray, "*tokens"]:
     """The document that each token of the table is in."""
     return np.searchsorted(table.starts, tokens, side="right") - 1
 
@@ -68,26 +64,50 @@ def document_of(table: TokenTable, tokens: Int[np.ndarray, "*tokens"]) -> Int[np
 
 
 class WindowsByDocument:
-    """Windows that are found again when their documents come by."""
+    """Windows that are found again when their documents come by. Of each only the token that it stands around and its
+    place in the text are kept: there are hundreds for a latent."""
 
-    def __init__(self, table: TokenTable, windows: Windows):
-        self.table, self.windows = table, windows
-        self.order = np.argsort(windows.centre, kind="stable")
-        self.sorted = windows.centre[self.order]
+    def __init__(self, table: TokenTable, tokens: Integer[np.ndarray, " window"], shape: tuple[int, int, int]):
+        """`tokens`: what the windows stand around; `shape`: tokens before, tokens after, context."""
+        self.table, self.shape = table, shape
+        self.order = np.argsort(tokens, kind="stable").astype(np.int32)
+        self.sorted = tokens[self.order].astype(np.uint32)
 
-    def inside(
-        self, block: Block
-    ) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " found"], Int[np.ndarray, " found"]]:
-        """(number of the window, its first row, the row after its last) of all windows in a block's documents."""
+    def inside(self, block: Block) -> tuple[Int[np.ndarray, " found"], ...]:
+        """(number of the window, its first row, the row after its last, the row it stands around) of all windows in a
+        block's documents."""
         token = block.token.cpu().numpy()
         starts = np.flatnonzero(block.position.cpu().numpy() == 0)  # rows at which documents start
         first_token = token[starts]
         documents = block.document.cpu().numpy()[starts]
-        low = np.searchsorted(self.sorted, first_token)
-        high = np.searchsorted(self.sorted, self.table.starts[documents + 1])
+        low = np.searchsorted(self.sorted, first_token.astype(np.uint32))
+        high = np.searchsorted(self.sorted, self.table.starts[documents + 1].astype(np.uint32))
         which, place = ranges(low, high)
-        found, shift = self.order[place], (starts - first_token)[which]  # rows of a document run as its tokens do
-        return found, self.windows.first[found] + shift, self.windows.end[found] + shift
+        shift = (starts - first_token)[which]  # rows of a document run as its tokens do
+        windows = windows_around(self.table, self.sorted[place].astype(np.int64), *self.shape)
+        return self.order[place].astype(np.int64), windows.first + shift, windows.end + shift, windows.centre + shift
+
+
+class Marks:
+    """True or false for each window and latent, eight to a byte; true until a window's row is set."""
+
+    def __init__(self, windows: int, latents: int, device: str):
+        self.latents = latents
+        self.bytes = torch.full((windows, -(-latents // 8)), 255, dtype=torch.uint8, device=device)
+        self.values = 2 ** torch.arange(8, dtype=torch.uint8, device=device)
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    def set(self, windows: Int[Tensor, " window"], marks: Bool[Tensor, "window latent"]) -> None:
+        padded = torch.nn.functional.pad(marks, (0, 8 * self.bytes.shape[1] - self.latents))
+        self.bytes[windows] = (padded.view(len(windows), self.bytes.shape[1], 8) * self.values).sum(
+            2, dtype=torch.uint8
+        )
+
+    def of(self, latents: Int[Tensor, " latent"]) -> Bool[Tensor, "window latent"]:
+        """The marks of some latents."""
+        return self.bytes[:, latents // 8].bitwise_and(self.values[latents % 8]) > 0
 
 
 def slices_of(

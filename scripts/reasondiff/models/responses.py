@@ -72,12 +72,12 @@ ELICITATIONS = {
     ),
     "solution": Elicitation(
         lambda tokenizer, problem: _plain_prompt_ids(tokenizer, f"Question: {problem} Solution:"),
-        stated_answer,
+        lambda response: boxed_answer(response) or stated_answer(response),
         None,
     ),
 }
 """`think`: chat template, instruction, open think tag. `direct`: an open box right after the question.
-`solution`: "Solution:" after the question."""
+`solution`: "Solution:" after the question; base models trained on mathematics box their answer, others state it."""
 
 
 def accuracy_table(

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reasondiff.config import Stream
+from reasondiff.models.compiled import compiled_forwards, running
 from reasondiff.models.load import ModelError, ModelInfo, load_model
 from reasondiff.models.mlp import find_mlp
 from reasondiff.text.tokens import PackedRows, TokenTable, pack
@@ -96,6 +97,7 @@ class ActivationStream:
         self.models = [load_model(info, device, dtype, layers=self.layers[-1] + 1) for info in models]
         if place == "mlp":
             find_mlp(self.models[0], self.layers[-1])  # refuses an unknown architecture before anything is read
+        self.compiled = [compiled_forwards(model, place) if settings.compile else {} for model in self.models]
 
     @property
     def n_sides(self) -> int:
@@ -125,10 +127,7 @@ class ActivationStream:
         dtype = self.models[0].dtype
         inputs = _with_additive_mask(model_inputs(rows, self.device), dtype)
         real = torch.from_numpy(np.flatnonzero(rows.document >= 0)).to(self.device)  # places in the flattened rows
-        outputs = {
-            layer: torch.empty(len(real), self.n_sides, self.width, dtype=dtype, device=self.device)
-            for layer in self.layers
-        }
+        outputs = {layer: self.room(len(real)) for layer in self.layers}
         for side, model in enumerate(self.models):
             hooks = {
                 find_mlp(model, layer) if self.place == "mlp" else model.model.layers[layer]: (
@@ -136,13 +135,22 @@ class ActivationStream:
                 )
                 for layer, target in outputs.items()
             }
-            _run(model, inputs, hooks, self.layers[-1] + 1)
+            with running(self.compiled[side]):
+                _run(model, inputs, hooks, self.layers[-1] + 1)
+        return self.block(rows, outputs)
+
+    def room(self, tokens: int) -> Float[Tensor, "token side unit"]:
+        """Memory for the activations of so many tokens at one layer."""
+        return torch.empty(tokens, self.n_sides, self.width, dtype=self.models[0].dtype, device=self.device)
+
+    def block(self, rows: PackedRows, activations: dict[int, Float[Tensor, "token side unit"]]) -> Block:
+        """Activations of the real tokens of some rows, with what is known of those tokens."""
         token = rows.token[rows.document >= 0]
         positions = rows.positions[rows.document >= 0]
         kept = (positions >= self.settings.first_positions) & ~np.isin(self.table.ids[token], self.foreign)
         as_tensor = lambda array: torch.from_numpy(array).to(self.device)  # noqa: E731
         return Block(
-            outputs,
+            activations,
             as_tensor(token),
             as_tensor(rows.document[rows.document >= 0]),
             as_tensor(positions),

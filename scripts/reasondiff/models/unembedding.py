@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reasondiff.models.load import ModelError, ModelInfo
+from reasondiff.models.load import ModelError, ModelInfo, refuse_changed
 
 # Architectures whose logits are `lm_head(norm(x))` with an RMSNorm that multiplies by its weight, and where the two
 # are. To add one, check that nothing else is done (no 1 + weight, no soft cap, no scale) and write its line.
@@ -64,6 +64,7 @@ def read_unembedding(info: ModelInfo, device: str) -> Unembedding:
             f"{', '.join(LAST_STEPS)}; to add an architecture, write its final norm and unembedding into LAST_STEPS in "
             "scripts/reasondiff/models/unembedding.py"
         )
+    refuse_changed(info)
     try:
         config = AutoConfig.from_pretrained(info.folder)
         config.num_hidden_layers = 0

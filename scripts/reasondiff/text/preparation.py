@@ -34,8 +34,13 @@ def _flag(flags: Any, index: int) -> bool | None:
     return None if flags is None or pd.isna(flags[index]) else bool(flags[index])
 
 
-def explode(rows: pd.DataFrame, source: str, prefix: str, split: Split) -> pd.DataFrame:
-    """One document per complete generation, columns `COLUMNS`.
+UNREAD = {"answers": "think", "traces": "answer", "both": None}
+"""The part of a response that a text of this mode does not have."""
+
+
+def explode(rows: pd.DataFrame, source: str, prefix: str, split: Split, unread: str | None = None) -> pd.DataFrame:
+    """One document per complete generation, columns `COLUMNS`; the part `unread` is left empty (of real data sets the
+    think parts are nine tenths).
 
     `is_reasoning_complete` decides what is complete; where the source does not say, a closed think part does.
     """
@@ -56,8 +61,10 @@ def explode(rows: pd.DataFrame, source: str, prefix: str, split: Split) -> pd.Da
         for index, generation in enumerate(row["generations"]):
             finished = _flag(complete, index)
             if finished or (finished is None and THINK_CLOSE in generation):
-                think, answer = split_generation(generation)
-                documents.append({**shared, "think": think, "answer": answer, "correct": _flag(correct, index)})
+                parts = dict(zip(("think", "answer"), split_generation(generation), strict=True))
+                if unread is not None:
+                    parts[unread] = None
+                documents.append({**shared, **parts, "correct": _flag(correct, index)})
     return pd.DataFrame(documents, columns=list(COLUMNS))
 
 
@@ -82,7 +89,7 @@ def prepare_text(text: Text, split: Split) -> pd.DataFrame:
         if "text" in rows.columns and "problem" not in rows.columns:
             frames.append(plain_documents(rows, name, split))
             continue
-        documents = explode(rows, name, text.prefix, split)
+        documents = explode(rows, name, text.prefix, split, UNREAD[text.mode])
         if documents.empty:
             raise SourceError(f"text source {name!r}: none of its {len(rows)} rows has a complete generation.")
         frames.append(documents)
