@@ -4,6 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 CORES  ?= all
+JOBS   ?= 2
 TORCH  ?= cpu
 BIN    := $(VENV)/bin
 
@@ -19,7 +20,7 @@ report: $(VENV)/.report  ## the default study: trains its models, analyses them,
 	$(BIN)/snakemake --cores $(CORES) results/report.html
 
 test: $(VENV)/.test lint  ## every check that needs no GPU, no network and no key
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 doctor: $(VENV)/.report  ## what is missing here for a study:  make doctor CONFIG=config/deepscaler.yaml
 	$(BIN)/python -m reasondiff.doctor $(if $(CONFIG),--config "$(CONFIG)")

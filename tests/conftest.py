@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ sys.path.append(str(Path(__file__).resolve().parent / "labels"))  # for `fake_an
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from fault_table import as_table, rows_of  # noqa: E402
+from filelock import FileLock  # noqa: E402
+from running import copy_workflow, said, snakemake  # noqa: E402
 
 from reasondiff.config import Stream, Text  # noqa: E402
 from reasondiff.models.load import describe_model  # noqa: E402
@@ -21,7 +25,49 @@ from reasondiff.text.tokens import tokenize_documents  # noqa: E402
 
 torch.set_num_threads(1)
 
+
+LONGEST_FIRST = (
+    "slurm/", "test_workflow.py", "faults/", "test_published_studies.py", "conda/", "test_other_study.py",
+    "dictionaries/test_parallel.py", "test_revisions.py", "test_new_study.py", "test_environments.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Modules that run whole studies come first, so that one of two workers is not left alone with them at the end."""
+
+    def place(item) -> int:
+        file = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((place for place, start in enumerate(LONGEST_FIRST) if file.startswith(start)), len(LONGEST_FIRST))
+
+    items.sort(key=place)
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind) if one.when == "call"]
+    if rows := rows_of(reports):
+        terminalreporter.section("faults")
+        for line in as_table(rows):
+            terminalreporter.write_line(line)
+
+
 PLAIN = {"kind": "generated_plain", "weight": 1.0, "documents": 1, "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def finished_smoke(tmp_path_factory) -> Path:
+    """A copy of the workflow in which the smoke study has run, one for all workers of a session: to be copied
+    (`running.copy_study`), never to be changed. `REASONDIFF_SMOKE` names one that is there already."""
+    if ready := os.environ.get("REASONDIFF_SMOKE"):
+        return Path(ready)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, outcome = shared / "finished_smoke", shared / "finished_smoke.txt"
+    with FileLock(shared / "finished_smoke.lock"):
+        if not outcome.exists():
+            run = snakemake("--cores", "2", "--configfile", "config/smoke.yaml", folder=copy_workflow(folder))
+            outcome.write_text("" if run.returncode == 0 else said(run)[-4000:])
+    assert not outcome.read_text(), outcome.read_text()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +124,14 @@ def stream_settings():
 
     def make(**changes):
         return Stream(
-            **{"batch_rows": 3, "first_positions": 2, "norm_factor": 10.0, "calibration_tokens": 500, **changes}
+            **{
+                "batch_rows": 3,
+                "first_positions": 2,
+                "norm_factor": 10.0,
+                "calibration_tokens": 500,
+                "compile": False,
+                **changes,
+            }  # fmt: skip
         )
 
     return make
