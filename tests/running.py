@@ -23,8 +23,14 @@ def said(run: subprocess.CompletedProcess) -> str:
 
 
 def copy_workflow(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name)
     return folder
+
+
+def copy_study(finished: Path, folder: Path) -> Path:
+    """A copy of a workflow that has run: results, what Snakemake knows of them, and when each file was written."""
+    return shutil.copytree(finished, folder, symlinks=True, dirs_exist_ok=True)

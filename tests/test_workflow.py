@@ -13,9 +13,11 @@ import pytest
 import torch
 import yaml
 from fake_anthropic import FakeAnthropic
-from running import ROOT, copy_workflow, said, snakemake
+from running import ROOT, copy_study, said, snakemake
 
+import reasondiff
 from reasondiff.graphs.graph import FEATURE, read_graph
+from reasondiff.manifest import verify
 from reasondiff.store import read_table
 
 CONFIGS = sorted(path.name for path in (ROOT / "config").glob("*.yaml") if "study:" in path.read_text())
@@ -29,12 +31,9 @@ def rules_to_run(run: subprocess.CompletedProcess) -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> Path:
-    """A copy of the workflow in which the smoke study has run."""
-    folder = copy_workflow(tmp_path_factory.mktemp("workflow"))
-    run = snakemake("--cores", "2", "--configfile", "config/smoke.yaml", folder=folder)
-    assert run.returncode == 0, said(run)[-4000:]
-    return folder
+def smoke(finished_smoke, tmp_path_factory) -> Path:
+    """A copy of the finished smoke study that these tests change and put back."""
+    return copy_study(finished_smoke, tmp_path_factory.mktemp("workflow"))
 
 
 PROMPTS = [prompt["id"] for prompt in yaml.safe_load((ROOT / "config/prompts_smoke.yaml").read_text())]
@@ -329,6 +328,45 @@ def test_a_folder_of_graphs_without_any_is_refused_before_the_run_starts(smoke):
     given = ("motifs={sources: {other: {folder: nowhere}}}", "comparisons={published: other}")
     run = snakemake("--dry-run", *SMOKE, "--config", *given, folder=smoke)
     assert run.returncode != 0 and "motifs.sources.other.folder: no .json file in nowhere" in said(run)
+
+
+def test_the_manifest_has_every_file_of_the_study_with_rule_and_digest(smoke):
+    results = smoke / "results/smoke"
+    assert verify(results / "manifest.json") == []
+    content = json.loads((results / "manifest.json").read_text())
+    written = {path.removesuffix(".run.json") for path in map(str, results.rglob("*.run.json"))}
+    written = {Path(path).relative_to(results).as_posix() for path in written if Path(path).is_file()}
+    written = {name for name in written - {"manifest.json"} if not name.startswith("release/")}
+    assert len(written) > 200 and written <= {*content["artefacts"], *content["timed"]}
+    assert all(row["rule"] for name, row in content["artefacts"].items() if name in written)
+    assert "report.html" in content["timed"] and len(content["environments"]) == 1
+
+
+def test_a_release_is_packaged_when_it_is_asked_for_and_names_no_machine(smoke):
+    release = smoke / "results/smoke/release"
+    assert not release.exists(), "rule all asks for none"
+    run = snakemake("package_release", *SMOKE, folder=smoke)
+    assert run.returncode == 0, said(run)[-3000:]
+    names = {path.name.removeprefix("smoke-") for path in release.iterdir() if path.is_dir()}
+    pairs = {f"crosscoders-{pair}" for pair in ("base-distill", "base-base_continued")}
+    assert names == {*pairs, "transcoders-base", "transcoders-distill", "latents", "graphs"}
+    for folder in (path for path in release.iterdir() if path.is_dir()):
+        assert verify(folder / "manifest.json") == [] and (folder / "README.md").read_text().startswith("---\n")
+        inside = [path for path in folder.rglob("*") if path.is_file()]
+        assert not [path for path in inside if path.is_symlink() or path.name.endswith(".run.json")]
+        assert not [path for path in inside if str(smoke).encode() in path.read_bytes()]
+    weights = "traces/layer1/btk8/seed0/crosscoder.safetensors"
+    assert reasondiff.load(release / "smoke-crosscoders-base-distill" / weights).n_latents == 128
+    assert "Nothing to be done" in said(snakemake("package_release", "--dry-run", *SMOKE, folder=smoke))
+
+
+def test_an_upload_is_refused_before_the_run_unless_it_was_meant_and_can_be(smoke, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    run = snakemake("upload_release", *SMOKE, folder=smoke)
+    assert run.returncode != 0 and "release.upload is false" in said(run), said(run)[-3000:]
+    run = snakemake("upload_release", *SMOKE, "--config", "release={upload: true, licence: mit}", folder=smoke)
+    assert run.returncode != 0 and "export HF_TOKEN" in said(run), said(run)[-3000:]
+    assert not (smoke / "results/smoke/release/uploaded.json").exists()
 
 
 def test_the_report_of_snakemake_is_made_without_network(smoke):

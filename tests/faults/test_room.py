@@ -1,0 +1,79 @@
+"""A disk that is full, or that may not be written, is named; nothing is lost, and the study goes on when it can."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killing import RESULTS, TRANSCODERS, Workplace
+from running import said
+
+PAGE_BYTES = 4096
+
+
+@pytest.fixture
+def small_disk(workplace) -> Iterator[Path]:
+    """The folder of the transcoders on a file system of its own, of a few MiB."""
+    folder = workplace.folder / RESULTS / Path(TRANSCODERS.files[0]).parents[1]
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        shutil.rmtree(copy)
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        shutil.copytree(copy, folder, dirs_exist_ok=True)
+        shutil.rmtree(copy)
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    return list(folder.rglob(".*.tmp*"))
+
+
+def test_a_full_disk_is_named_and_what_was_finished_stays(workplace: Workplace, small_disk, count_fault):
+    workplace.lose(TRANSCODERS)
+    free = os.statvfs(small_disk).f_bfree * PAGE_BYTES
+    with open(small_disk / ".ballast", "wb") as ballast:
+        ballast.write(bytes(free - 8 * PAGE_BYTES))
+    run = workplace.snakemake(TRANSCODERS)
+    assert run.returncode != 0
+    assert "no room to write" in said(run) and "finished files are kept" in said(run), said(run)[-3000:]
+    assert workplace.changed() == [] and temporary_files(small_disk) == []
+    (small_disk / ".ballast").unlink()
+    workplace.resume(TRANSCODERS)
+    assert workplace.is_whole(), workplace.changed()
+    count_fault("full disk", "named, same bytes when there was room")
+
+
+@pytest.mark.parametrize("all_lost", [False, True])
+def test_a_folder_that_cannot_be_written_is_named_and_what_was_finished_stays(
+    workplace, small_disk, all_lost, count_fault
+):
+    """Where there is an output of the job already, Snakemake itself looks whether it can be written."""
+    workplace.lose(TRANSCODERS)
+    for file in small_disk.rglob("*") if all_lost else ():
+        if file.is_file():
+            file.unlink()
+    remount(small_disk, "ro")
+    run = workplace.snakemake(TRANSCODERS)
+    remount(small_disk, "rw")
+    assert run.returncode != 0
+    told = "is read-only. Mount it for writing" if all_lost else "Write-protected output files"
+    assert told in said(run) and str(RESULTS) in said(run), said(run)[-3000:]
+    assert workplace.changed() == [] and temporary_files(small_disk) == []
+    workplace.resume(TRANSCODERS)
+    assert workplace.is_whole(), workplace.changed()
+    count_fault("read-only folder", "named, same bytes when it could be written")
