@@ -1,8 +1,10 @@
 """How does the smoke study go through SLURM in few submissions, asking for cards as a real study does?
 
 Each submission starts two Snakemakes before its job, and each further job of its group one. So jobs are grouped. A
-group is of CPU rules alone or of GPU rules alone, no path of jobs leaves it and comes back, and its jobs are all known
-from the start or all become known once the transcoders' point has been chosen (at which moment the others may run).
+group is of CPU rules alone or of GPU rules alone, and no path of jobs leaves it and comes back.
+
+Groups and the checkpoint do not go together: once `choose_transcoder` has finished, Snakemake loses count of groups
+that run or wait, and stops early with an error or, worse, without one. So the study goes through in two commands.
 """
 
 from __future__ import annotations
@@ -30,15 +32,17 @@ GROUPS = {
     "transcoders": ("train_transcoders",),
     "judged": ("evaluate_transcoders", "compare_answers", "collect_transcoder_examples", "measure_transcoder_"),
     "graphs": ("trace_graphs",),
-    "counts": ("count_motifs", "judge_interventions", "summarise_graphs", "split_changes"),
-    "links": ("link_latents",),
+    "counts": ("count_motifs", "judge_interventions", "summarise_graphs"),
+    "links": ("link_latents", "split_changes"),
     "page": (
         *("export_graphs", "write_viewer", "compare_graphs"),
         *("summarise_study", "draw_figures", "write_report"),
     ),
 }
 # how many of a group's parts that do not depend on one another go into one submission
-TOGETHER = {"logits": 2, "answers": 9, "transcoders": 2, "judged": 5, "graphs": 3, "counts": 6, "links": 3, "page": 9}
+TOGETHER = {"logits": 2, "answers": 9, "transcoders": 2, "judged": 5, "graphs": 3, "counts": 5, "links": 4, "page": 9}
+# what the first command runs, besides the checkpoint and whatever these groups need
+FIRST = ("crosscoders", "answers")
 
 LISTING = """\
 include: "Snakefile"
@@ -69,11 +73,16 @@ def arguments_of_study(gpus: dict[str, int]) -> list[str]:
     return ["--groups", *groups, "--group-components", *together, "--set-resources", *cards]
 
 
+def until_choice(gpus: dict[str, int]) -> list[str]:
+    """What makes a command end before the rules that wait for the transcoders' point."""
+    return ["--until", "choose_transcoder", *(rule for rule in gpus if group_of(rule) in FIRST)]
+
+
 def head(folder: Path, *arguments: str, **more) -> subprocess.Popen:
-    """Snakemake with the profile for SLURM, in the background; its output is in `folder`/head.log."""
+    """Snakemake with the profile for SLURM, in the background; its output goes to `folder`/head.log."""
     profile = ["--profile", "workflow/profiles/slurm", "--slurm-partition-config", str(HERE / "partitions.yaml")]
     command = [sys.executable, str(HERE / "impatient.py"), *arguments, *profile, "--latency-wait", "5"]
-    with open(folder / "head.log", "w") as log:
+    with open(folder / "head.log", "a") as log:
         return subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, text=True, **more)
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from running import copy_workflow
 from shim import NoShim, shim_of_session
-from submitting import GROUPS, SMOKE, arguments_of_study, gpus_of_rules, group_of, head, submitted
+from submitting import GROUPS, SMOKE, arguments_of_study, gpus_of_rules, group_of, head, submitted, until_choice
 
 from reasondiff.manifest import compare, manifest_of, write_manifest
 
@@ -63,12 +63,13 @@ def study(slurm, conda, failing, tmp_path_factory) -> tuple[Path, dict[str, int]
     if not isinstance(conda, NoShim):
         variables, environments = conda.variables, conda.arguments
     arguments = [*SMOKE, *arguments_of_study(gpus), "--slurm-keep-successful-logs", *environments]
-    process = head(folder, *arguments, env={**os.environ, "HF_HUB_OFFLINE": "1", **variables})
-    try:
-        process.wait(timeout=PATIENCE_SECONDS)
-    finally:
-        process.kill()
-    assert process.returncode == 0, (folder / "head.log").read_text()[-4000:]
+    for part in (until_choice(gpus), []):
+        process = head(folder, *arguments, *part, env={**os.environ, "HF_HUB_OFFLINE": "1", **variables})
+        try:
+            process.wait(timeout=PATIENCE_SECONDS)
+        finally:
+            process.kill()
+        assert process.returncode == 0, (folder / "head.log").read_text()[-4000:]
     return folder, gpus
 
 
