@@ -20,7 +20,7 @@ report: $(VENV)/.report  ## the default study: trains its models, analyses them,
 	$(BIN)/snakemake --cores $(CORES) results/report.html
 
 test: $(VENV)/.test lint  ## every check that needs no GPU, no network and no key
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -rs -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 doctor: $(VENV)/.report  ## what is missing here for a study:  make doctor CONFIG=config/deepscaler.yaml
 	$(BIN)/python -m reasondiff.doctor $(if $(CONFIG),--config "$(CONFIG)")

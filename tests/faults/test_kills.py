@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import Iterator
 
 import psutil
 import pytest
-from killing import BANK, EXAMPLES, GRAPHS, LABELS, SEED, TRANSCODERS, Moment, Work, Workplace, ended
+from killing import BANK, EXAMPLES, GRAPHS, LABELS, PATIENCE_SECONDS, SEED, TRANSCODERS, Moment, Work, Workplace, ended
 
 KILLS_OF_PROCESS = {BANK: 4, TRANSCODERS: 3, EXAMPLES: 2, LABELS: 1, GRAPHS: 2}
 HEAD_KILLED_IN = (BANK, EXAMPLES, GRAPHS)
@@ -35,21 +36,29 @@ def came_of(workplace: Workplace, work: Work, moment: Moment) -> str:
 
 @pytest.mark.parametrize("work", KILLS_OF_PROCESS, ids=name_of)
 def test_a_job_that_is_killed_is_a_failed_one_and_goes_on_to_the_same_bytes(workplace, work, count_fault):
-    moment = Moment(chance_of(work, "job").random())
-    while True:
+    for moment in earlier_and_earlier(Moment(chance_of(work, "job").random())):
         workplace.lose(work)
         head = workplace.start(work)
         with ended(head):
-            if workplace.wait(moment, work, head) and (job := workplace.job_of(head)):
+            in_time = workplace.wait(moment, work, head)
+            if in_time and (job := workplace.job_of(head)):
                 workplace.remember_script(work, job)
                 job.kill()
-                _, errors = head.communicate()
-                break
-        moment = moment.earlier()  # it was faster than usual
-    assert head.returncode != 0 and "Error in rule" in errors, errors[-3000:]
+            _, errors = head.communicate(timeout=PATIENCE_SECONDS)
+        if head.returncode != 0:
+            break
+    assert "Error in rule" in errors, errors[-3000:]
     assert workplace.changed() == []
     workplace.resume(work)
     count_fault(f"SIGKILL of a job: {work.kind}", came_of(workplace, work, moment))
+
+
+def earlier_and_earlier(moment: Moment) -> Iterator[Moment]:
+    """A job may be faster than usual, and then is killed again, sooner."""
+    for _ in range(10):
+        yield moment
+        moment = moment.earlier()
+    raise AssertionError("the job always ended before it was killed")
 
 
 @pytest.mark.parametrize("work", KILLS_OF_PROCESS, ids=name_of)
@@ -68,21 +77,20 @@ def test_what_a_killed_process_leaves_is_whole_and_is_gone_on_from(workplace, wo
 
 def kill_process(workplace: Workplace, work: Work, moment: Moment) -> Moment:
     """Loses the files of a job and kills the process that makes them again; returns when."""
-    while True:
+    for at in earlier_and_earlier(moment):
         workplace.lose(work)
         process = workplace.start_process(work)
-        if workplace.wait(moment, work, process):
+        if workplace.wait(at, work, process):
             process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
-            return moment
-        moment = moment.earlier()
+            break
+    return at
 
 
 @pytest.mark.parametrize("work", HEAD_KILLED_IN, ids=name_of)
 def test_a_study_whose_head_is_killed_goes_on_though_its_orphan_writes_beside_it(workplace, work, count_fault):
-    moment = Moment(chance_of(work, "head").random())
-    while True:
+    for moment in earlier_and_earlier(Moment(chance_of(work, "head").random())):
         workplace.lose(work)
         head = workplace.start(work)
         with ended(head):
@@ -95,5 +103,5 @@ def test_a_study_whose_head_is_killed_goes_on_though_its_orphan_writes_beside_it
                 workplace.resume(work)
                 psutil.wait_procs(orphans, timeout=60)
                 break
-        moment = moment.earlier()
+            head.communicate(timeout=PATIENCE_SECONDS)
     count_fault(f"SIGKILL of the head: {work.kind}", came_of(workplace, work, moment))
