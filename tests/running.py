@@ -12,8 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("Snakefile", "workflow", "scripts", "config", "envs")
 
 
-def snakemake(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", *arguments]
+def snakemake(*arguments: str, folder: Path, warm: bool = False) -> subprocess.CompletedProcess:
+    """Snakemake in `folder`; a `warm` one imports torch once for all jobs (warm_snakemake.py)."""
+    program = [str(ROOT / "tests/warm_snakemake.py")] if warm else ["-m", "snakemake"]
+    command = [sys.executable, *program, *arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 

@@ -8,12 +8,10 @@ jobs. `REASONDIFF_SECOND_RUN=whole` makes all of it; the folder of a workflow in
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from running import copy_workflow, said
+from running import copy_workflow, said, snakemake
 
 from reasondiff.manifest import artefact_names, compare, is_timed
 from reasondiff.store import sha256
@@ -31,14 +29,7 @@ def second(tmp_path_factory) -> Path:
         return Path(SECOND)
     folder = copy_workflow(tmp_path_factory.mktemp("second"))
     targets = [str(RESULTS / file) for file in PART] if SECOND == "part" else []
-    snakemake = [sys.executable, str(Path(__file__).with_name("warm_snakemake.py"))]
-    run = subprocess.run(
-        [*snakemake, *targets, "--configfile", "config/smoke.yaml", "--cores", "2"],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
+    run = snakemake(*targets, "--configfile", "config/smoke.yaml", "--cores", "2", folder=folder, warm=True)
     assert run.returncode == 0, said(run)[-4000:]
     return folder
 

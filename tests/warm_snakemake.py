@@ -2,7 +2,8 @@
 
 `python warm_snakemake.py ARGUMENTS` is `snakemake ARGUMENTS` whose Python scripts run in forks of this process, which
 has imported the heavy packages once. A job's own work is unchanged: the same script, in a process of its own. Of a
-small study's seconds most are imports, so tests that run many jobs use this; the smoke study's tests go the plain way.
+small study's seconds most are imports, so tests that run many jobs use this. The plain way gives the same bytes: the
+smoke study is compared with itself as SLURM and conda environments run it (tests/slurm).
 """
 
 from __future__ import annotations
