@@ -64,9 +64,7 @@ def finished_smoke(tmp_path_factory) -> Path:
     folder, outcome = shared / "finished_smoke", shared / "finished_smoke.txt"
     with FileLock(shared / "finished_smoke.lock"):
         if not outcome.exists():
-            run = snakemake(
-                "--cores", "2", "--configfile", "config/smoke.yaml", folder=copy_workflow(folder), warm=True
-            )
+            run = snakemake("--cores", "2", "--configfile", "config/smoke.yaml", folder=copy_workflow(folder))
             outcome.write_text("" if run.returncode == 0 else said(run)[-4000:])
     assert not outcome.read_text(), outcome.read_text()
     return folder

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = ("Snakefile", "workflow", "scripts", "config", "envs")
 
 
-def snakemake(*arguments: str, folder: Path, warm: bool = False) -> subprocess.CompletedProcess:
-    """Snakemake in `folder`; a `warm` one imports torch once for all jobs (warm_snakemake.py)."""
+def snakemake(*arguments: str, folder: Path, warm: bool = True) -> subprocess.CompletedProcess:
+    """Snakemake in `folder`; a `warm` one imports torch once for all of its jobs (warm_snakemake.py)."""
     program = [str(ROOT / "tests/warm_snakemake.py")] if warm else ["-m", "snakemake"]
     command = [sys.executable, *program, *arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

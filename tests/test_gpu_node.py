@@ -53,7 +53,9 @@ def test_jobs_that_run_at_once_have_different_cards_and_are_as_many_as_the_cards
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     run = snakemake(
-        *("--profile", "workflow/profiles/gpu-node", "--cores", "4", "--config", "device=cuda"), folder=folder
+        *("--profile", "workflow/profiles/gpu-node", "--cores", "4", "--config", "device=cuda"),
+        folder=folder,
+        warm=False,
     )
     assert run.returncode == 0, said(run)[-3000:]
     assert {(folder / f"{job}.txt").read_text() for job in range(CARDS)} == {"0", "1"}

@@ -29,7 +29,7 @@ def second(tmp_path_factory) -> Path:
         return Path(SECOND)
     folder = copy_workflow(tmp_path_factory.mktemp("second"))
     targets = [str(RESULTS / file) for file in PART] if SECOND == "part" else []
-    run = snakemake(*targets, "--configfile", "config/smoke.yaml", "--cores", "2", folder=folder, warm=True)
+    run = snakemake(*targets, "--configfile", "config/smoke.yaml", "--cores", "2", folder=folder)
     assert run.returncode == 0, said(run)[-4000:]
     return folder
 

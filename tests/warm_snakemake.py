@@ -11,12 +11,17 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import threading
 import traceback
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 
+IMPORTING = threading.Lock()
+
+
 def import_heavy_packages() -> None:
+    """With the first job, so that a dry run need not wait for it."""
     import datasets  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import numba  # noqa: F401
@@ -36,6 +41,8 @@ def run_in_a_fork(script, file: str, edit: bool = False) -> None:
     """
     from snakemake.benchmark import benchmarked
 
+    with IMPORTING:
+        import_heavy_packages()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -62,7 +69,6 @@ def _exit_status(file: str) -> int:
 
 
 def main() -> None:
-    import_heavy_packages()
     from snakemake import cli, script
 
     script.PythonScript.execute_script = run_in_a_fork
