@@ -156,6 +156,10 @@ def deepscaler(tmp_path_factory) -> Path:
 def test_the_crosscoder_study_runs_to_its_page_with_all_pairs(deepscaler):
     page = (deepscaler / "report.html").read_text()
     assert all(pair in page for pair in ("base-rl", "base-distill", "distill-rl", "base-base"))
+    assert "block output 1, text traces: distance" in page
+    commits = yaml.safe_load((deepscaler.parents[1] / "config/deepscaler.revisions.yaml").read_text())
+    for model in published("deepscaler")["models"].values():
+        assert f"{model['repo']} at {commits[model['repo']][:12]}" in page
     counts = read_table(deepscaler / "crosscoders/counts.tsv")
     coupled = {("base-rl", "answers"), ("base-rl", "traces"), ("base-distill", "answers"), ("distill-rl", "answers")}
     for pair, text in coupled:

@@ -77,7 +77,7 @@ def _distance(name: str, pair: Pair, study: StudyParts, tables: StudyTables, tab
         if control_steps := tables.steps.get(study.pairs[pair.control].models[-1], 0):
             control += f", {control_steps:,} optimiser steps"
     sample = f"{row.n_tokens:,} unmasked tokens of {row.n_problems} problems; interval over problems, {ONE_CHAIN}"
-    return Finding(f"{name}, block output {row.layer}: distance", sentence + ".", control, sample)
+    return Finding(f"{study.place(name, row.layer, row.text)}: distance", sentence + ".", control, sample)
 
 
 # ------------------------------------------------------------------------------------------------ accuracy

@@ -59,6 +59,10 @@ class StudyParts(Settings):
         shuffled = {name for name, model in self.models.items() if getattr(model, "format_only", False)}
         return any(shuffled & set(pair.models) for pair in self.pairs.values() if pair.role == "control")
 
+    def place(self, pair: str, layer: int, text: str) -> str:
+        """Where crosscoders of a pair stand, in words; the text is named where the study has several."""
+        return f"{pair}, block output {layer}" + (f", text {text}" if len(self.text) > 1 else "")
+
     def studied_layers(self, pair: str) -> list[int]:
         return sorted({layer for bank in self.banks.values() if pair in bank.pairs for layer in bank.layers})
 

@@ -59,7 +59,7 @@ def _exclusive(
     cut = study.latents.exclusive_delta
     sentences = [f"At the cut-offs Δ ≤ {cut:g} and ≥ {1 - cut:g}.", *told, *_unmatched(counted)]
     return Finding(
-        f"{name}, block output {layer}" + (f", text {text}" if len(study.text) > 1 else "") + ": whose latents?",
+        f"{study.place(name, layer, text)}: whose latents?",
         " ".join(sentences),
         _control_words(pair, study, tables),
         f"unit: live latents of one dictionary; not covered: retraining the dictionary or the models ({ONE_CHAIN})",

@@ -56,7 +56,10 @@ def compared(study: StudyParts, tables: StudyTables) -> Section:
 def _model_row(name: str, study: StudyParts, tables: StudyTables) -> dict[str, Any]:
     settings, info = study.models[name], tables.models.get(name, {})
     stage = settings.stage + (" (format only)" if getattr(settings, "format_only", False) else "")
-    row = {"name": name, "stage": stage, "parent": getattr(settings, "parent", None)}
+    origin = getattr(settings, "parent", None)
+    if settings.stage == "hub":
+        origin = f"{settings.repo} at {info['weights_digest'][:12]}" if info else settings.repo
+    row = {"name": name, "stage": stage, "parent": origin}
     row |= {"tokens": getattr(settings, "tokens", float("nan")), "steps": tables.steps.get(name, float("nan"))}
     row |= {"layers": info.get("layers", float("nan")), "hidden": info.get("hidden", float("nan"))}
     return row | {"asked": listed(settings.elicitations), "seed": getattr(settings, "seed", None)}
