@@ -27,8 +27,11 @@ def start_script(script: Path, folder: Path) -> BaseProcess:
 
 
 def _run(script: str, folder: str) -> None:
+    import torch
+
     os.chdir(folder)
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    torch.set_num_threads(1)  # it was imported before the variable was set
     with open(ERRORS, "w") as errors:
         for number in (1, 2):
             os.dup2(errors.fileno(), number)
