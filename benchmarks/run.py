@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,11 +54,6 @@ def run(name: str, load: float) -> bool:
     return True
 
 
-def load_of_machine() -> float:
-    """Processes that ran or waited for a core, on average over the last minute."""
-    return float(Path("/proc/loadavg").read_text().split()[0]) if Path("/proc/loadavg").exists() else 0.0
-
-
 def figures(name: str) -> str:
     """What a benchmark printed when it was last run."""
     path = FIGURES / f"{name}.md"
@@ -77,7 +73,7 @@ def main() -> None:
     wanted = parser.parse_args()
     if unknown := set(wanted.names) - set(RUNS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")
-    load = load_of_machine()
+    load = os.getloadavg()[0]  # of the last minute
     names = [] if wanted.render else wanted.names or RUNS
     left = [name for name in names if not run(name, load)]
     (HERE / "README.md").write_text(page())

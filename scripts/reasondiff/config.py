@@ -336,6 +336,11 @@ class _Point(Settings):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     sides: tuple[Annotated[int, Field(ge=0)], ...] | None = None  # None: all models of the pair
 
+    @property
+    def is_coupled(self) -> bool:
+        """Whether its dictionary reads two models or more."""
+        return self.sides is None or len(self.sides) > 1
+
 
 class L1Point(_Point):
     method: Literal["l1"]
@@ -1019,10 +1024,16 @@ def _model_has_layers(study: Study, key: str, model: str, layers: Sequence[int])
 def size_of(study: Study, model: str) -> Architecture | ModelSize | None:
     """The sizes of a model of the tiny chain, or those that the study declares for one from elsewhere; None where it
     declares none."""
+    first = first_stage(study, model)
+    return first.architecture if first.stage == "pretrain" else first.size
+
+
+def first_stage(study: Study, model: str) -> Any:
+    """The stage that a model's chain begins with: its own settings where it has no parent."""
     settings = study.models[model]
     while hasattr(settings, "parent"):
         settings = study.models[settings.parent]
-    return settings.architecture if settings.stage == "pretrain" else settings.size
+    return settings
 
 
 def width_of(study: Study, model: str) -> int | None:

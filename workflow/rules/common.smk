@@ -7,7 +7,7 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from reasondiff import codehash
-from reasondiff.config import READY, ConfigError, is_trained, load_study
+from reasondiff.config import READY, ConfigError, first_stage, is_trained, load_study
 from reasondiff.costs.sizes import known_sizes
 from reasondiff.costs.table import largest, reckon
 from reasondiff.gpus import visible_gpus
@@ -113,9 +113,7 @@ def settings(section, wildcard=None):
 
 def tokenizer_of_model(name):
     """The tokenizer that the first stage of a model's chain was trained with."""
-    while hasattr(study.models[name], "parent"):
-        name = study.models[name].parent
-    return study.models[name].tokenizer
+    return first_stage(study, name).tokenizer
 
 
 def points(bank_names, coupled=False):
@@ -125,7 +123,7 @@ def points(bank_names, coupled=False):
         for bank in map(study.banks.get, bank_names)
         for name, point in bank.points.items()
         for seed in point.seeds
-        if not coupled or point.sides is None or len(point.sides) > 1
+        if point.is_coupled or not coupled
     ]
 
 

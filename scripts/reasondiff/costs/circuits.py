@@ -45,7 +45,7 @@ def labels(reckoned: Reckoned) -> Iterator[Planned]:
 
 def _coupled_points(reckoned: Reckoned, banks: list[str]) -> set[str]:
     points = {name: point for bank in banks for name, point in reckoned.study.banks[bank].points.items()}
-    return {name for name, point in points.items() if point.sides is None or len(point.sides) > 1}
+    return {name for name, point in points.items() if point.is_coupled}
 
 
 def _label(reckoned: Reckoned, layers: int) -> Job:

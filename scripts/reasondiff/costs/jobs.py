@@ -95,13 +95,13 @@ class Reckoned:
     def has_coupled(self, banks: Sequence[str]) -> bool:
         """Whether some dictionary of some banks reads several models."""
         points = [point for name in banks for point in self.study.banks[name].points.values()]
-        return any(point.sides is None or len(point.sides) > 1 for point in points)
+        return any(point.is_coupled for point in points)
 
     def untrained_point(self, banks: Sequence[str]) -> str | None:
         """The point that a dictionary on random weights is trained with: the first coupled BatchTopK one."""
         for bank in map(self.study.banks.get, banks):
             for name, point in bank.points.items():
-                if point.method == "batch_topk" and (point.sides is None or len(point.sides) > 1):
+                if point.method == "batch_topk" and point.is_coupled:
                     return name
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reasondiff.config import Architecture, ModelSize, Study, size_of
+from reasondiff.config import Architecture, ModelSize, Study, first_stage, size_of
 
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -24,11 +24,8 @@ def _declared(study: Study, name: str) -> ModelSize | None:
     size = size_of(study, name)
     if not isinstance(size, Architecture):
         return size
-    first = study.models[name]
-    while hasattr(first, "parent"):
-        first = study.models[first.parent]
-    shared = size.model_dump(exclude={"positions"})
-    return ModelSize(**shared, vocabulary=study.tokenizers[first.tokenizer].vocabulary, tied=True)
+    vocabulary = study.tokenizers[first_stage(study, name).tokenizer].vocabulary
+    return ModelSize(**size.model_dump(exclude={"positions"}), vocabulary=vocabulary, tied=True)
 
 
 def _located(study: Study, name: str) -> ModelSize | None:
