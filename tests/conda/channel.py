@@ -8,6 +8,7 @@ import json
 import sys
 import tarfile
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 PLATFORM = "linux-64"
@@ -44,14 +45,13 @@ def interpreter_files() -> Iterator[tuple[str, Path]]:
 
 
 def pip_of_interpreter() -> tuple[str, dict[str, Path]]:
-    """Version of pip, and its files."""
-    import pip
-
-    packages = Path(pip.__file__).parents[1]
+    """Version of pip, and its files. It is not imported: setuptools fails in a process in which pip was."""
+    found = distribution("pip")
+    packages = Path(found.locate_file(""))
     parts = [packages / "pip", *packages.glob("pip-*.dist-info")]
     files = [path for part in parts for path in sorted(part.rglob("*")) if path.is_file()]
     kept = [path for path in files if "__pycache__" not in path.parts]
-    return pip.__version__, {f"{LIBRARY}/site-packages/{path.relative_to(packages)}": path for path in kept}
+    return found.version, {f"{LIBRARY}/site-packages/{path.relative_to(packages)}": path for path in kept}
 
 
 def write_package(
