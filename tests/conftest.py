@@ -70,6 +70,12 @@ def finished_smoke(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _full_precision():
+    """sparsify lowers the precision of products for the whole process when it is imported."""
+    torch.set_float32_matmul_precision("highest")
+
+
 @pytest.fixture(scope="session")
 def small_tokenizer():
     """A tokenizer of 420 ids with the chat template of a reasoning model; do not change it."""

@@ -115,7 +115,7 @@ def other(tmp_path_factory) -> Path:
     write_inputs(folder)
     train_by_the_api_of_sparsify(folder, ["layers.*.mlp"], "ready")
     (folder / "config/other.yaml").write_text(yaml.safe_dump(other_config(), sort_keys=False))
-    run = snakemake("--cores", "2", "--configfile", "config/other.yaml", folder=folder, warm=False)
+    run = snakemake("--cores", "2", "--configfile", "config/other.yaml", folder=folder)
     assert run.returncode == 0, said(run)[-4000:]
     return folder
 

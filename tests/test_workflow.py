@@ -32,8 +32,14 @@ def rules_to_run(run: subprocess.CompletedProcess) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def smoke(finished_smoke, tmp_path_factory) -> Path:
-    """A copy of the finished smoke study that these tests change and put back."""
+    """A copy of the finished smoke study for tests that leave it as it is."""
     return copy_study(finished_smoke, tmp_path_factory.mktemp("workflow"))
+
+
+@pytest.fixture
+def own_smoke(finished_smoke, tmp_path) -> Path:
+    """A copy of the finished smoke study that the test may change."""
+    return copy_study(finished_smoke, tmp_path)
 
 
 PROMPTS = [prompt["id"] for prompt in yaml.safe_load((ROOT / "config/prompts_smoke.yaml").read_text())]
@@ -70,22 +76,22 @@ def test_a_second_run_has_nothing_to_do(smoke):
     assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
 
 
-def test_a_comment_in_the_library_runs_nothing_again(smoke):
-    edited = smoke / "scripts/reasondiff/dictionaries/trainer.py"
+def test_a_comment_in_the_library_runs_nothing_again(own_smoke):
+    edited = own_smoke / "scripts/reasondiff/dictionaries/trainer.py"
     original = edited.read_text()
     edited.write_text(original.replace("from __future__", "# a remark\nfrom __future__", 1))
     try:
-        assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
+        assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=own_smoke))
     finally:
         edited.write_text(original)
 
 
-def test_an_edited_function_runs_its_dependents_and_nothing_above(smoke):
-    edited = smoke / "scripts/reasondiff/latents/ownership.py"
+def test_an_edited_function_runs_its_dependents_and_nothing_above(own_smoke):
+    edited = own_smoke / "scripts/reasondiff/latents/ownership.py"
     original = edited.read_text()
     edited.write_text(original.replace("return ((first - last)", "return (1 * (first - last)", 1))
     try:
-        planned = rules_to_run(snakemake("--dry-run", *SMOKE, folder=smoke))
+        planned = rules_to_run(snakemake("--dry-run", *SMOKE, folder=own_smoke))
     finally:
         edited.write_text(original)
     assert any(rule.startswith("describe_latents") for rule in planned)
@@ -101,19 +107,18 @@ def changed_config(folder: Path, change) -> tuple[str, ...]:
     return ("--configfile", "config/changed.yaml", "--cores", "2")
 
 
-def test_a_changed_sweep_point_alone_is_trained(smoke):
-    changed_config(smoke, lambda config: config["banks"]["main"]["points"]["l1"].update(sparsity=0.2))
-    before = _weights(smoke)
-    run = snakemake(
-        "--configfile", "config/changed.yaml", "--cores", "2", "--until", "train_bank_main_seed0", folder=smoke
-    )
+def test_a_changed_sweep_point_alone_is_trained(own_smoke):
+    changed_config(own_smoke, lambda config: config["banks"]["main"]["points"]["l1"].update(sparsity=0.2))
+    before = _weights(own_smoke)
+    until = ("--until", "train_bank_main_seed0")
+    run = snakemake("--configfile", "config/changed.yaml", "--cores", "2", *until, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
-    after = _weights(smoke)
+    after = _weights(own_smoke)
     changed = {path for path in before if before[path] != after[path]}
     assert changed and all("/l1/" in path for path in changed)
-    back = snakemake(*SMOKE, folder=smoke)
+    back = snakemake(*SMOKE, *until, folder=own_smoke)
     assert back.returncode == 0, said(back)[-3000:]
-    assert _weights(smoke) == before, "the same settings give the same bytes again"
+    assert _weights(own_smoke) == before, "the same settings give the same bytes again"
 
 
 def _weights(folder: Path, kind: str = "crosscoders") -> dict[str, bytes]:
@@ -156,38 +161,37 @@ def test_transcoders_of_distill_begin_as_those_of_base(smoke):
     assert cosine(base, distill) > 0.8 and cosine(base, other).abs() < 0.3
 
 
-def test_a_changed_point_of_the_transcoders_alone_is_trained_and_the_same_choice_runs_nothing_again(smoke):
-    chosen = json.loads((smoke / "results/smoke/transcoders/choice.json").read_text())["point"]
+def test_a_changed_point_of_the_transcoders_alone_is_trained_and_the_same_choice_runs_nothing_again(own_smoke):
+    chosen = json.loads((own_smoke / "results/smoke/transcoders/choice.json").read_text())["point"]
     assert chosen == "x4k8", "the test changes the other point"
-    before = _weights(smoke, "transcoders")
-    study = changed_config(smoke, lambda config: config["transcoders"]["points"]["x2k4"].update(k=3))
-    assert judge_sweep(smoke, study)["point"] == chosen
-    after = _weights(smoke, "transcoders")
+    before = _weights(own_smoke, "transcoders")
+    study = changed_config(own_smoke, lambda config: config["transcoders"]["points"]["x2k4"].update(k=3))
+    assert judge_sweep(own_smoke, study)["point"] == chosen
+    after = _weights(own_smoke, "transcoders")
     changed = {path for path in before if before[path] != after[path]}
     assert changed and all("/sweep/x2k4/" in path for path in changed)
-    planned = rules_to_run(snakemake("--dry-run", *study, folder=smoke))
+    planned = rules_to_run(snakemake("--dry-run", *study, folder=own_smoke))
     assert "write_report" in planned  # it shows the sweep
     assert not [rule for rule in planned if rule.startswith(("train_", "evaluate_", "compare_"))]
 
 
-def test_another_choice_trains_all_layers_anew(smoke):
-    study = changed_config(smoke, lambda config: config["transcoders"].update(point="x2k4"))
-    choice = judge_sweep(smoke, study)
+def test_another_choice_trains_all_layers_anew(own_smoke):
+    study = changed_config(own_smoke, lambda config: config["transcoders"].update(point="x2k4"))
+    choice = judge_sweep(own_smoke, study)
     assert (choice["point"], choice["how"]) == ("x2k4", "config")
-    planned = rules_to_run(snakemake("--dry-run", *study, folder=smoke))
+    planned = rules_to_run(snakemake("--dry-run", *study, folder=own_smoke))
     assert planned["train_transcoders_base"] == 2 and planned["train_transcoders_distill"] == 1
     assert planned["evaluate_transcoders"] == 3 and "train_transcoder_sweep" not in planned
     assert not [rule for rule in planned if rule.startswith(("train_bank", "train_model", "evaluate_crosscoders"))]
 
 
-def test_a_sweep_without_a_point_under_the_limits_stops_a_study_that_says_so(smoke):
-    study = changed_config(smoke, lambda config: config["transcoders"].update(unqualified="stop"))
-    run = snakemake(*study, "--until", "choose_transcoder", folder=smoke)
+def test_a_sweep_without_a_point_under_the_limits_stops_a_study_that_says_so(own_smoke):
+    study = changed_config(own_smoke, lambda config: config["transcoders"].update(unqualified="stop"))
+    before = _weights(own_smoke, "transcoders")
+    run = snakemake(*study, "--until", "choose_transcoder", folder=own_smoke)
     assert run.returncode != 0
     assert "x4k8" in said(run) and "unqualified: best" in said(run), said(run)[-3000:]
-    back = snakemake(*SMOKE, folder=smoke)
-    assert back.returncode == 0, said(back)[-3000:]
-    assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
+    assert _weights(own_smoke, "transcoders") == before != {}
 
 
 # ------------------------------------------------------------------------------------------- labels, for money
@@ -208,14 +212,6 @@ def key(monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
 
 
-@pytest.fixture
-def offline_again(smoke):
-    """Whatever a test has bought, the next one finds the study with its free labels."""
-    yield
-    back = snakemake(*SMOKE, folder=smoke)
-    assert back.returncode == 0, said(back)[-3000:]
-
-
 def test_a_key_in_the_environment_spends_nothing_by_itself(smoke, key):
     assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=smoke))
     labels = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
@@ -223,11 +219,11 @@ def test_a_key_in_the_environment_spends_nothing_by_itself(smoke, key):
     assert not (smoke / "labels.sqlite").exists()
 
 
-def test_claude_without_a_key_stops_the_run_before_it_starts_and_names_the_free_way(smoke, monkeypatch):
+def test_claude_without_a_key_stops_the_run_before_it_starts_and_names_the_free_way(own_smoke, monkeypatch):
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
-    run = snakemake(*paid("http://127.0.0.1:9", "labels.json"), folder=smoke)
+    run = snakemake(*paid("http://127.0.0.1:9", "labels.json"), folder=own_smoke)
     assert run.returncode != 0 and "labels.provider: offline" in said(run), said(run)[-3000:]
-    assert not (smoke / "labels.sqlite").exists()
+    assert not (own_smoke / "labels.sqlite").exists()
 
 
 def test_a_dry_run_says_what_labels_can_cost_at_most(smoke):
@@ -235,45 +231,45 @@ def test_a_dry_run_says_what_labels_can_cost_at_most(smoke):
     assert re.search(r"by provider anthropic: at most \d+\.\d\d dollars .* never more than 5\.00", said(run)), said(run)
 
 
-def test_a_budget_of_zero_is_an_estimate(smoke, key):
+def test_a_budget_of_zero_is_an_estimate(own_smoke, key):
     with FakeAnthropic() as service:
-        run = snakemake(*paid(service.url, "labels.json", budget_dollars=0.0), folder=smoke)
+        run = snakemake(*paid(service.url, "labels.json", budget_dollars=0.0), folder=own_smoke)
         assert run.returncode != 0 and not service.billed["answers"]
     assert re.search(r"requests to send .*about \d+ input tokens.* nothing was sent", said(run), re.DOTALL), said(run)
 
 
-def test_paid_labels_are_scored_and_paid_once_and_a_failed_one_is_asked_again(smoke, key, offline_again):
+def test_paid_labels_are_scored_and_paid_once_and_a_failed_one_is_asked_again(own_smoke, key):
     refusing = [{"kind": "refusal", "times": 2}]  # both attempts of the first label: requests come one after the other
     with FakeAnthropic(refusing) as service:
-        run = snakemake(*paid(service.url, "label_scores.tsv", concurrency=1), folder=smoke)
+        run = snakemake(*paid(service.url, "label_scores.tsv", concurrency=1), folder=own_smoke)
         assert run.returncode == 0, said(run)[-4000:]
-        found = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
+        found = json.loads((own_smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
         status = [entry["status"] for entry in found["latents"]]
         assert status.count("failed") == 1 and status.count("labelled") == len(status) - 1 > 5
         assert [entry["label"] for entry in found["latents"] if entry["status"] == "failed"] == [None]
-        scores = (smoke / f"results/smoke/{LABELLED}/label_scores.tsv").read_text()
+        scores = (own_smoke / f"results/smoke/{LABELLED}/label_scores.tsv").read_text()
         assert "interpretability" in scores and "pattern fit" not in scores
         before = dict(service.answered)
-        again = snakemake(*paid(service.url, "label_scores.tsv", concurrency=1), folder=smoke)
+        again = snakemake(*paid(service.url, "label_scores.tsv", concurrency=1), folder=own_smoke)
         assert again.returncode == 0, said(again)[-4000:]
-        whole = json.loads((smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
+        whole = json.loads((own_smoke / f"results/smoke/{LABELLED}/labels.json").read_text())
         assert {entry["status"] for entry in whole["latents"]} == {"labelled"}
         assert whole["usage"]["dollars"] > 0
         asked_twice = {name for name, times in service.answered.items() if times > 1}
         assert len(asked_twice) == 1, "the failed one alone"
         assert set(before) <= set(service.answered)
         assert KEY in service.keys
-    for path in [*(smoke / "results").rglob("*"), *(smoke / "logs").rglob("*"), *smoke.glob("labels.sqlite*")]:
+    for path in own_smoke.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), f"{path} holds the key"
     assert KEY not in said(run) + said(again)
 
 
-def test_examples_are_exported_in_the_shapes_that_others_read(smoke):
+def test_examples_are_exported_in_the_shapes_that_others_read(own_smoke):
     folder = f"results/smoke/{LABELLED}/exports"
-    run = snakemake(f"{folder}/neuronpedia", *SMOKE, folder=smoke)
+    run = snakemake(f"{folder}/neuronpedia", *SMOKE, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
-    assert list((smoke / folder / "neuronpedia").rglob("features/*.jsonl.gz"))
-    assert list((smoke / folder / "legacy").rglob("*.db"))
+    assert list((own_smoke / folder / "neuronpedia").rglob("features/*.jsonl.gz"))
+    assert list((own_smoke / folder / "legacy").rglob("*.db"))
 
 
 def test_every_prompt_and_target_has_a_graph_or_the_reason_why_not(smoke):
@@ -290,12 +286,12 @@ def test_every_prompt_and_target_has_a_graph_or_the_reason_why_not(smoke):
     assert sum(len(list((data / model).rglob("*.js"))) for model in ("base", "distill")) == len(graphs)
 
 
-def test_a_graph_that_is_lost_is_made_again_and_no_other(smoke):
-    lost, kept = (smoke / f"results/smoke/graphs/distill/seed0/{name}/prompt/graph.npz" for name in PROMPTS[:2])
+def test_a_graph_that_is_lost_is_made_again_and_no_other(own_smoke):
+    lost, kept = (own_smoke / f"results/smoke/graphs/distill/seed0/{name}/prompt/graph.npz" for name in PROMPTS[:2])
     before, made = lost.read_bytes(), json.loads(Path(f"{kept}.run.json").read_text())
-    log = smoke / "logs/smoke/trace_graphs/distill.seed0.0.log"
+    log = own_smoke / "logs/smoke/trace_graphs/distill.seed0.0.log"
     lost.unlink()
-    run = snakemake(str(lost.relative_to(smoke)), *SMOKE, folder=smoke)
+    run = snakemake(str(lost.relative_to(own_smoke)), *SMOKE, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
     assert lost.read_bytes() == before and "trace 1 of 10 targets, keep the others" in log.read_text()
     assert json.loads(Path(f"{kept}.run.json").read_text()) == made
@@ -309,17 +305,17 @@ def test_another_limit_of_the_gate_runs_no_graph_again(smoke):
     assert not [name for name in rules if name.startswith(("trace_graphs", "count_motifs", "answer_prompts"))]
 
 
-def test_graphs_from_elsewhere_take_part_once_their_folder_is_named(smoke):
-    elsewhere = smoke / "elsewhere"
+def test_graphs_from_elsewhere_take_part_once_their_folder_is_named(own_smoke):
+    elsewhere = own_smoke / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     for name in PROMPTS:
-        source = smoke / f"results/smoke/graphs/base/seed1/{name}/prompt/graph.json"
+        source = own_smoke / f"results/smoke/graphs/base/seed1/{name}/prompt/graph.json"
         shutil.copy(source, elsewhere / f"{name}.json")
     given = ("motifs={sources: {other: {folder: elsewhere}}}", "comparisons={published: other}")
     table = "results/smoke/comparisons/published.tsv"
-    run = snakemake(table, *SMOKE, "--config", *given, folder=smoke)
+    run = snakemake(table, *SMOKE, "--config", *given, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
-    rows = read_table(smoke / table)
+    rows = read_table(own_smoke / table)
     assert set(rows["group_a"]) == {"published/other"} and (rows["n"] == len(PROMPTS)).any()
     assert not rows["reason"].str.contains("no published graphs were given").any()
 
@@ -342,10 +338,10 @@ def test_the_manifest_has_every_file_of_the_study_with_rule_and_digest(finished_
     assert "report.html" in content["timed"] and len(content["environments"]) == 1
 
 
-def test_a_release_is_packaged_when_it_is_asked_for_and_names_no_machine(smoke, finished_smoke):
-    release = smoke / "results/smoke/release"
+def test_a_release_is_packaged_when_it_is_asked_for_and_names_no_machine(own_smoke, finished_smoke):
+    release = own_smoke / "results/smoke/release"
     assert not release.exists(), "rule all asks for none"
-    run = snakemake("package_release", *SMOKE, folder=smoke)
+    run = snakemake("package_release", *SMOKE, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
     names = {path.name.removeprefix("smoke-") for path in release.iterdir() if path.is_dir()}
     pairs = {f"crosscoders-{pair}" for pair in ("base-distill", "base-base_continued")}
@@ -354,26 +350,26 @@ def test_a_release_is_packaged_when_it_is_asked_for_and_names_no_machine(smoke, 
         assert verify(folder / "manifest.json") == [] and (folder / "README.md").read_text().startswith("---\n")
         inside = [path for path in folder.rglob("*") if path.is_file()]
         assert not [path for path in inside if path.is_symlink() or path.name.endswith(".run.json")]
-        for place in (smoke, finished_smoke):
+        for place in (own_smoke, finished_smoke):
             assert not [path for path in inside if str(place).encode() in path.read_bytes()]
     weights = "traces/layer1/btk8/seed0/crosscoder.safetensors"
     assert reasondiff.load(release / "smoke-crosscoders-base-distill" / weights).n_latents == 128
-    assert "Nothing to be done" in said(snakemake("package_release", "--dry-run", *SMOKE, folder=smoke))
+    assert "Nothing to be done" in said(snakemake("package_release", "--dry-run", *SMOKE, folder=own_smoke))
 
 
-def test_an_upload_is_refused_before_the_run_unless_it_was_meant_and_can_be(smoke, monkeypatch):
+def test_an_upload_is_refused_before_the_run_unless_it_was_meant_and_can_be(own_smoke, monkeypatch):
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    run = snakemake("upload_release", *SMOKE, folder=smoke)
+    run = snakemake("upload_release", *SMOKE, folder=own_smoke)
     assert run.returncode != 0 and "release.upload is false" in said(run), said(run)[-3000:]
-    run = snakemake("upload_release", *SMOKE, "--config", "release={upload: true, licence: mit}", folder=smoke)
+    run = snakemake("upload_release", *SMOKE, "--config", "release={upload: true, licence: mit}", folder=own_smoke)
     assert run.returncode != 0 and "export HF_TOKEN" in said(run), said(run)[-3000:]
-    assert not (smoke / "results/smoke/release/uploaded.json").exists()
+    assert not (own_smoke / "results/smoke/release/uploaded.json").exists()
 
 
-def test_the_report_of_snakemake_is_made_without_network(smoke):
-    run = snakemake("--report", "overview.html", *SMOKE, folder=smoke)
+def test_the_report_of_snakemake_is_made_without_network(own_smoke):
+    run = snakemake("--report", "overview.html", *SMOKE, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
-    assert (smoke / "overview.html").stat().st_size > 10_000
+    assert (own_smoke / "overview.html").stat().st_size > 10_000
 
 
 def test_lint_finds_nothing_to_say():

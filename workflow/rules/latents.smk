@@ -246,7 +246,7 @@ for _banks, _sites in concept_sites().items():
             gpu=GPU,
         params:
             bank=untrained_bank,
-            point=untrained_point(_banks),
+            point=listing.untrained_point(study, _banks)[1],
             layer=layer_of_site,
             settings=settings("concepts"),
             evaluation=settings("evaluation"),

@@ -4,7 +4,7 @@ from reasondiff.report.circuit_tables import figures_of_circuits
 from reasondiff.report.sites import figures_of
 from reasondiff.store import digest
 
-COUPLED = [site for site, banks in sites().items() if points(banks, coupled=True)]
+COUPLED = [site for site, banks in sites().items() if listing.points(study, banks, coupled=True)]
 FIGURES = figures_of(study.pairs, sites(), COUPLED, study.transcoders, has_concepts=bool(concept_tables()))
 FIGURES |= figures_of_circuits(study.graphs is not None, study.motifs is not None, study.comparisons is not None)
 BASELINES = [f"<results>/crosscoders/{site}/baselines.tsv" for site in sites()]

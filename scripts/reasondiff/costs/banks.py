@@ -13,6 +13,7 @@ from reasondiff.costs.learning import Dictionary, checkpoint_bytes, crosscoders,
 from reasondiff.costs.sizes import NUMBER_BYTES, NotKnown
 from reasondiff.costs.work import Number, Work
 from reasondiff.dictionaries.planning import GIB, RESERVED_SHARE, PlanError, Size, group_bytes, plan
+from reasondiff.listing import points, sites, untrained_point
 
 TRAINING = (
     "models once over the text for each group of dictionaries; a dense product for each dictionary and token, sums "
@@ -135,16 +136,16 @@ def at_site(reckoned: Reckoned, pair: str, layer: int, banks: Sequence[str], cou
 
 def judge_sites(reckoned: Reckoned) -> Iterator[Planned]:
     """The jobs that follow the training at every site."""
-    for (pair, text, layer), banks in reckoned.sites().items():
+    study = reckoned.study
+    for (pair, text, layer), banks in sites(study).items():
         yield "evaluate_crosscoders", partial(_evaluate, reckoned, pair, text, layer, banks)
-        if not reckoned.has_coupled(banks):
+        if not points(study, banks, coupled=True):
             continue
         yield "describe_latents", partial(_describe, reckoned, pair, text, layer, banks)
         yield "collect_examples", partial(_collect, reckoned, pair, text, layer, banks)
         yield "measure_logit_effects", partial(_effects, reckoned, pair, layer, banks)
-        concepts = reckoned.study.concepts
-        if concepts and pair in concepts.pairs and (point := reckoned.untrained_point(banks)):
-            yield "train_untrained", partial(_train_untrained, reckoned, pair, text, layer, banks, point)
+        if study.concepts and pair in study.concepts.pairs and (chosen := untrained_point(study, banks)):
+            yield "train_untrained", partial(_train_untrained, reckoned, pair, text, layer, *chosen)
             yield "measure_concepts", partial(_concepts, reckoned, pair, text, layer, banks)
 
 
@@ -276,11 +277,10 @@ def _effects(reckoned: Reckoned, pair: str, layer: int, banks: Sequence[str]) ->
     )
 
 
-def _train_untrained(reckoned: Reckoned, pair: str, text: str, layer: int, banks: Sequence[str], point: str) -> Job:
+def _train_untrained(reckoned: Reckoned, pair: str, text: str, layer: int, bank: str, point: str) -> Job:
     study = reckoned.study
-    first = next(one for one in at_site(reckoned, pair, layer, banks, True) if one.name == point)
-    bank = next(study.banks[name] for name in banks if point in study.banks[name].points)
-    schedule = bank.model_copy(update={"tokens": study.concepts.untrained_tokens})
+    first = next(one for one in at_site(reckoned, pair, layer, [bank], True) if one.name == point)
+    schedule = study.banks[bank].model_copy(update={"tokens": study.concepts.untrained_tokens})
     models, extra = reckoned.models(study.pairs[pair].models), study.evaluation.threshold_tokens
     return training(Job(TRAINING), [first], schedule, models, len(models), text, extra, reckoned)
 

@@ -13,6 +13,7 @@ from reasondiff.costs.learning import crosscoders, encode
 from reasondiff.costs.transcoders import longest, set_of
 from reasondiff.costs.work import Number, Work
 from reasondiff.labels.spending import bound, most_labelled
+from reasondiff.listing import points, sites, subjects
 
 LABEL_BYTES = 6000  # of labels.json and label_scores.tsv, for a latent
 EDGE_BYTES, NODE_BYTES = 12, 37  # of a stored graph: an edge's ends and weight; a node's columns
@@ -34,18 +35,14 @@ SIMILARITIES = 3  # times that all latents of two sets are compared
 
 def labels(reckoned: Reckoned) -> Iterator[Planned]:
     """Labels and scores of every dictionary that gets them."""
-    points = {site: _coupled_points(reckoned, banks) for site, banks in reckoned.sites().items()}
-    layers = [1 for names in points.values() for _name in names]
+    study = reckoned.study
+    coupled = [dict(points(study, banks, coupled=True)) for banks in sites(study).values()]
+    layers = [1 for chosen in coupled for _point in chosen]
     sets = reckoned.sets(first_seed=True)
-    layers += [len(reckoned.study.transcoders.models[model].layers) for model, _seed in sets]
+    layers += [len(study.transcoders.models[model].layers) for model, _seed in sets]
     for count in layers:
         yield "label_latents", partial(_label, reckoned, count)
         yield "score_labels", partial(Job, "paid with label_latents")
-
-
-def _coupled_points(reckoned: Reckoned, banks: list[str]) -> set[str]:
-    points = {name: point for bank in banks for name, point in reckoned.study.banks[bank].points.items()}
-    return {name for name, point in points.items() if point.is_coupled}
 
 
 def _label(reckoned: Reckoned, layers: int) -> Job:
@@ -128,7 +125,7 @@ def graphs(reckoned: Reckoned) -> Iterator[Planned]:
         return
     size = study.graphs.prompts_of_job
     lots = [min(size, reckoned.prompts - first) for first in range(0, reckoned.prompts, size)]
-    for model, _seed in reckoned.subjects():
+    for model, _seed in subjects(study):
         for prompts in lots:
             yield "trace_graphs", partial(_trace, reckoned, model, prompts)
         yield "export_graphs", partial(_export, reckoned, model)

@@ -82,29 +82,6 @@ class Reckoned:
 
     # -------------------------------------------------------------------------------------------- what is listed
 
-    def sites(self) -> dict[tuple[str, str, int], list[str]]:
-        """{(pair, text, layer): banks that train there}."""
-        found: dict[tuple[str, str, int], list[str]] = {}
-        for name, bank in self.study.banks.items():
-            for pair in bank.pairs:
-                for text in self.study.pairs[pair].texts:
-                    for layer in bank.layers:
-                        found.setdefault((pair, text, layer), []).append(name)
-        return found
-
-    def has_coupled(self, banks: Sequence[str]) -> bool:
-        """Whether some dictionary of some banks reads several models."""
-        points = [point for name in banks for point in self.study.banks[name].points.values()]
-        return any(point.is_coupled for point in points)
-
-    def untrained_point(self, banks: Sequence[str]) -> str | None:
-        """The point that a dictionary on random weights is trained with: the first coupled BatchTopK one."""
-        for bank in map(self.study.banks.get, banks):
-            for name, point in bank.points.items():
-                if point.method == "batch_topk" and point.is_coupled:
-                    return name
-        return None
-
     def sets(self, first_seed: bool = False) -> list[tuple[str, int]]:
         """(model, seed) of every set of transcoders, only of the first seeds on request."""
         section = self.study.transcoders
@@ -113,13 +90,6 @@ class Reckoned:
             for name, model in (section.models.items() if section else ())
             for seed in model.seeds[: 1 if first_seed else None]
         ]
-
-    def subjects(self) -> list[tuple[str, int]]:
-        """(model, seed of its transcoders) of everything that is traced."""
-        if self.study.graphs is None:
-            return []
-        traced = (self.study.prompts.reasoning, self.study.prompts.base)
-        return [(model, seed) for model in traced if model for seed in self.study.transcoders.models[model].seeds]
 
     # -------------------------------------------------------------------------------------------- texts and memory
 
