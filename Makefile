@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 ifeq ($(TORCH),cpu)
 INDEX := --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu
 endif
-PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: report test lint format lock bench clean doctor study
 

@@ -97,6 +97,7 @@ def make_shim(folder: Path) -> dict[str, str]:
         "RATTLER_CACHE_DIR": str(folder / "packages"),
         "UV_CACHE_DIR": str(folder / "wheels"),
         "UV_LINK_MODE": "hardlink",
+        "PYTHONDONTWRITEBYTECODE": "",  # uv does not compile: the first import of a module does, not every job
         "PATH": f"{programs}:{os.environ['PATH']}",
     }
 
