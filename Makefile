@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 CORES  ?= all
-JOBS   ?= 2
+JOBS   ?= 3
 TORCH  ?= cpu
 BIN    := $(VENV)/bin
 

@@ -372,11 +372,6 @@ def test_the_report_of_snakemake_is_made_without_network(own_smoke):
     assert (own_smoke / "overview.html").stat().st_size > 10_000
 
 
-def test_lint_finds_nothing_to_say():
-    run = snakemake("--lint", folder=ROOT)
-    assert run.returncode == 0, said(run)
-
-
 def test_every_rule_says_which_question_it_answers():
     listed = said(snakemake("--list-rules", folder=ROOT))
     rules = re.findall(r"^([a-z]\w+)(.*)$", listed, flags=re.MULTILINE)
