@@ -1,7 +1,7 @@
 """What the stages wrote in; counts of latents, quality of dictionaries, quality gates and paired changes out."""
 
 from reasondiff.job import job
-from reasondiff.latents.counts import count_latents
+from reasondiff.latents.counts import against_nulls, count_latents
 from reasondiff.report.gates import judge_gates
 from reasondiff.report.inputs import StudyParts, gather
 from reasondiff.report.label_tables import label_comparison, label_summary
@@ -19,6 +19,7 @@ with job(snakemake) as log:
     label_draws = {"resamples": study.labels.scores.bootstrap, "seed": study.labels.scores.seed}
     summaries = {
         "counts": count_latents(tables.latents, study.pairs),
+        "nulls": against_nulls(tables.latents, study.pairs),
         "fidelity": fidelity(tables.evaluations, tables.baselines, study.pairs),
         "quality": dictionaries,
         "transcoders": transcoders,

@@ -340,3 +340,10 @@ def test_traced_models_must_have_transcoders():
 def test_a_study_may_have_no_circuits_or_no_base():
     assert load_study(changed("prompts.base", None)).prompts.base is None
     assert load_study({**SMOKE, **NO_CIRCUITS}).graphs is None
+
+
+def test_a_null_is_a_control_pair_of_the_study_and_not_named_as_the_control_is():
+    nulls = "pairs.base-distill.nulls"
+    assert f"{nulls}.format names 'nowhere'" in refusal(nulls, {"format": "nowhere"})
+    assert f"{nulls}.format is pair 'distill-rl', whose role is effect" in refusal(nulls, {"format": "distill-rl"})
+    assert "give this null another name" in refusal(nulls, {"training": "base-base_continued"})

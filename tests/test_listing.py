@@ -67,3 +67,14 @@ def test_without_graphs_nothing_is_traced(study_with):
     assert listing.subjects(study_with()) == [("distill", 0), ("base", 0), ("base", 1)]
     assert listing.subjects(study_with(no_graphs)) == []
     assert listing.traced_models(study_with(no_graphs)) == {}
+
+
+def test_latents_of_pairs_that_are_only_counted_are_not_shown(study_with):
+    def null(content):
+        pairs = content["pairs"]
+        pairs["base-rl"] = {**pairs["base-base_continued"], "models": ["base", "rl"]}
+        pairs["base-distill"]["nulls"] = {"other": "base-rl", "same": "base-base_continued"}
+
+    study = study_with(null)
+    assert not listing.shows_latents(study, "base-rl")
+    assert all(listing.shows_latents(study, name) for name in ("base-distill", "base-base_continued", "distill-rl"))

@@ -123,6 +123,16 @@ class Reinforce(_Stage):
     max_new_tokens: Count
 
 
+class Reparametrise(_Stage):
+    """The parent with its residual stream scaled and, where `rotate`, in a random basis: every logit the same, no
+    activation. A crosscoder of the two has nothing to find: a null that costs no training."""
+
+    stage: Literal["reparametrise"]
+    parent: Name
+    rotate: bool
+    scale: Positive
+
+
 class ModelSize(Settings):
     """What a model from elsewhere is said to be: widths in units, counts of layers and heads, `vocabulary` embedded
     ids, `tied` where the unembedding is the embedding. Plans and costs rest on it before anything is fetched; the
@@ -158,7 +168,9 @@ class HubModel(Settings):
     size: ModelSize | None = None
 
 
-Model = Annotated[Pretrain | Continue | Finetune | Reinforce | LocalModel | HubModel, Field(discriminator="stage")]
+Model = Annotated[
+    Pretrain | Continue | Finetune | Reinforce | Reparametrise | LocalModel | HubModel, Field(discriminator="stage")
+]
 
 
 class TrainedTokenizer(Settings):
@@ -303,13 +315,19 @@ class Text(Settings):
 
 class Pair(Settings):
     """Two or more models (the base first) under one tokenizer. `control` names the pair whose exclusive counts
-    are the null of this one's; `role` says what the pair is for."""
+    are the null of this one's, `nulls` further ones, each after what it is a null of; `role` says what the pair is
+    for."""
 
     models: Annotated[tuple[Name, ...], Field(min_length=2)]
     tokenizer: Name
     texts: Annotated[tuple[Name, ...], Field(min_length=1)]
     role: Literal["effect", "control"]
     control: Name | None
+    nulls: dict[Name, Name] = {}
+
+    def all_nulls(self) -> dict[str, str]:
+        """{what it is a null of: pair}, the control first under the name `training`."""
+        return ({"training": self.control} if self.control else {}) | self.nulls
 
 
 class Stream(Settings):
@@ -964,7 +982,7 @@ def _parents_exist(study: Study) -> None:
             if parent in seen:
                 raise ValueError(f"models: {' -> '.join([*seen, parent])} is a circle; a chain needs a first model")
             seen.append(parent)
-        if model.stage in ("continue", "finetune", "reinforce") and not is_trained(study.models[model.parent]):
+        if hasattr(model, "parent") and not is_trained(study.models[model.parent]):
             raise ValueError(f"models.{name}.parent must be a stage of the chain, not a {model.stage} of a ready model")
 
 
@@ -988,6 +1006,15 @@ def _pairs_name_known_things(study: Study) -> None:
         _known(f"pairs.{name}.tokenizer", pair.tokenizer, study.tokenizers)
         if pair.control is not None:
             _known(f"pairs.{name}.control", pair.control, study.pairs)
+        if "training" in pair.nulls:
+            raise ValueError(f"pairs.{name}.nulls.training is what `control` names; give this null another name")
+        for kind, null in pair.nulls.items():
+            _known(f"pairs.{name}.nulls.{kind}", null, study.pairs)
+            if study.pairs[null].role != "control":
+                raise ValueError(
+                    f"pairs.{name}.nulls.{kind} is pair {null!r}, whose role is {study.pairs[null].role}: "
+                    "expected a pair with `role: control`"
+                )
 
 
 def _banks_name_known_things(study: Study) -> None:
@@ -1203,8 +1230,8 @@ def _results_do_not_mix(study: Study) -> None:
 
 
 def is_trained(model: Any) -> bool:
-    """Whether the workflow trains this model itself (a stage of the tiny chain)."""
-    return model.stage in ("pretrain", "continue", "finetune", "reinforce")
+    """Whether the workflow makes this model itself (a stage of the tiny chain)."""
+    return model.stage in ("pretrain", "continue", "finetune", "reinforce", "reparametrise")
 
 
 def load_study(config: Mapping[str, Any]) -> Study:

@@ -31,6 +31,14 @@ def sites(study: Study) -> dict[Site, list[str]]:
     return found
 
 
+def shows_latents(study: Study, pair: str) -> bool:
+    """Whether the latents of a pair's crosscoders get examples, labels and pages: all but those of pairs that are only
+    counted, as a null of others."""
+    nulls = {null for other in study.pairs.values() for null in other.nulls.values()}
+    controls = {other.control for other in study.pairs.values()}
+    return pair not in nulls - controls
+
+
 def points(study: Study, banks: Sequence[str], coupled: bool = False) -> list[tuple[str, int]]:
     """(point, seed) of every dictionary of some banks; only those that read two models or more where `coupled`."""
     return [

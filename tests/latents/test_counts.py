@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from reasondiff.config import Pair
-from reasondiff.latents.counts import count_latents, newcombe, wilson
+from reasondiff.latents.counts import against_nulls, count_latents, newcombe, wilson
 from reasondiff.latents.verdicts import ABSENT, IN_BOTH, UNDETERMINED, WRITTEN_DIFFERENTLY, verdicts
 from reasondiff.statistics import Estimate
 
@@ -136,3 +136,50 @@ def test_what_a_latent_may_be_called():
 def test_a_probe_that_fails_even_for_the_owner_says_nothing():
     table = latents("real", [("reasoning_only", 0.0, "specific", 0.5, False)]).assign(auroc_owner=0.6)
     assert list(verdicts(table)) == [UNDETERMINED]
+
+
+# ------------------------------------------------------------------------------------------------ several nulls
+
+SEVERAL = {
+    **PAIRS,
+    "real": Pair(
+        models=("a", "b"), tokenizer="t", texts=("x",), role="effect", control="null",
+        nulls={"format": "shuffled", "rotated": "turned"},
+    ),
+    "shuffled": Pair(models=("a", "d"), tokenizer="t", texts=("x",), role="control", control=None),
+    "turned": Pair(models=("a", "e"), tokenizer="t", texts=("x",), role="control", control=None),
+}  # fmt: skip
+SHARED = ("shared", 0.5, "not_specific", 0.9, False)
+
+
+def beside(group: str, **tables: list[tuple]) -> pd.DataFrame:
+    """The rows of one group, by null."""
+    found = against_nulls(pd.concat([latents(pair, rows) for pair, rows in tables.items()]), SEVERAL)
+    return found[found["group"] == group].set_index("null")
+
+
+def test_every_null_has_its_own_excess_and_the_control_is_the_first():
+    rows = beside("reasoning_only", real=REAL, null=NULL, shuffled=REAL, turned=[SHARED] * 20)
+    assert list(rows.index) == ["training", "format", "rotated"]
+    assert rows["excess"].tolist() == pytest.approx([8 / 20 - 1 / 20, 0, 8 / 20])
+    assert rows["null_pair"].tolist() == ["null", "shuffled", "turned"]
+    assert rows.loc["rotated", "excess_low"] > 0 > rows.loc["format", "excess_low"]
+    assert (rows["status"] == "tested").all()
+
+
+def test_a_null_without_the_same_dictionary_is_not_testable_and_has_no_figure():
+    rows = beside("reasoning_only", real=REAL, null=NULL)
+    assert rows["status"].tolist()[0] == "tested"
+    assert all(status.startswith("not testable: the null pair has no dictionary") for status in rows["status"][1:])
+    assert rows["excess"][1:].isna().all() and rows["null_count"][1:].isna().all()
+
+
+def test_a_null_of_too_few_live_latents_is_not_testable():
+    rows = beside("shared", real=REAL, null=NULL, shuffled=[SHARED] * 5)
+    assert rows.loc["format", "status"] == "not testable: 5 live latents, expected 6 or more"
+    assert math.isnan(rows.loc["format", "excess"]) and rows.loc["format", "null_count"] == 5
+
+
+def test_controls_themselves_are_not_compared():
+    found = against_nulls(pd.concat([latents("null", NULL), latents("shuffled", NULL)]), SEVERAL)
+    assert found.empty and "excess_low" in found

@@ -88,3 +88,17 @@ def test_a_failed_save_leaves_no_model_json(small_tokenizer, base, tmp_path):
     with pytest.raises(RuntimeError, match="stop"):
         save_model_folder(tmp_path / "model.json", "x", broken, Broken(), {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reparametrised_stage_says_the_same_in_other_units(base, small_tokenizer, tmp_path):
+    parent = read_info(base[1])
+    settings = {"stage": "reparametrise", "parent": "base", "seed": 7, "rotate": True, "scale": 3.0, "elicitations": []}
+    trained = stage(settings, parent, small_tokenizer)
+    assert trained.history == [] and trained.unseen_ids == list(parent.unseen_ids)
+    save_model_folder(tmp_path / "model.json", "turned", trained, small_tokenizer, {"settings": settings})
+    ids = torch.arange(40).reshape(2, 20)
+    own, turned = (load_model(info, "cpu", "float32") for info in (parent, read_info(tmp_path / "model.json")))
+    with torch.no_grad():
+        own, turned = (model(ids, output_hidden_states=True) for model in (own, turned))
+    torch.testing.assert_close(turned.logits, own.logits, rtol=0, atol=1e-4)
+    assert turned.hidden_states[1].norm() == pytest.approx(3 * float(own.hidden_states[1].norm()), rel=1e-4)

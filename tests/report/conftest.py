@@ -14,7 +14,7 @@ from made_up import accuracies, alignment, baselines, divergence, evaluation, la
 from made_up_transcoders import CHOICE, answers, sweep  # noqa: E402
 from made_up_transcoders import evaluation as transcoder_evaluation  # noqa: E402
 
-from reasondiff.latents.counts import count_latents  # noqa: E402
+from reasondiff.latents.counts import against_nulls, count_latents  # noqa: E402
 from reasondiff.report import sites  # noqa: E402
 from reasondiff.report.gates import judge_gates  # noqa: E402
 from reasondiff.report.inputs import FOLDERS, StudyParts, StudyTables  # noqa: E402
@@ -63,6 +63,7 @@ def make_tables(study):
         best = quality(kinds["evaluations"], kinds["baselines"])
         summaries = {
             "counts": count_latents(kinds["latents"], study.pairs),
+            "nulls": against_nulls(kinds["latents"], study.pairs),
             "fidelity": fidelity(kinds["evaluations"], kinds["baselines"], study.pairs),
             "quality": best,
             "gates": judge_gates(best, kinds["checks"], alignment, faithful, study.pairs, study.gates, "tiny"),

@@ -9,7 +9,7 @@ import pytest
 from made_up import accuracies, divergence, evaluation, latents, responses
 
 from reasondiff.report.findings import accuracy, all_findings, distance
-from reasondiff.report.latent_findings import NO_FORMAT_CONTROL, exclusive_latents
+from reasondiff.report.latent_findings import FORMAT_EXPLAINS, NO_FORMAT_CONTROL, exclusive_latents
 from reasondiff.report.wording import NULL
 
 
@@ -22,6 +22,38 @@ def test_an_excess_over_the_control_is_said_and_its_nature_left_open(study, whol
     assert "30 distill only (more than the null)" in finding.sentence
     assert finding.caution == NO_FORMAT_CONTROL
     assert "1 of 100" in [cell.text for row in finding.table.rows for cell in row][3]
+
+
+@pytest.fixture
+def with_format(study):
+    """The study with a distillation on shuffled reasoning as a further null."""
+    shuffled = study.models["distill"].model_copy(update={"format_only": True})
+    control = study.pairs["base-base_continued"].model_copy(update={"models": ("base", "format_only")})
+    own = study.pairs["base-distill"].model_copy(update={"nulls": {"format": "base-format_only"}})
+    pairs = {**study.pairs, "base-format_only": control, "base-distill": own}
+    return study.model_copy(update={"models": {**study.models, "format_only": shuffled}, "pairs": pairs})
+
+
+@pytest.mark.parametrize(
+    ("in_format", "said", "caution"),
+    [(1, "distill only more than the null", ""), (30, f"distill only {NULL}", FORMAT_EXPLAINS)],
+)
+def test_latents_of_the_format_alone_are_told_from_the_others(with_format, make_tables, in_format, said, caution):
+    found = {
+        "base-distill": latents(30, 70), "base-base_continued": latents(1, 99),
+        "base-format_only": latents(in_format, 100 - in_format),
+    }  # fmt: skip
+    (finding,) = of_pair(with_format, make_tables(with_format, latents=found))
+    assert f"Against the null “format” (base-format_only): btk24, seed 0, {said}" in finding.sentence
+    assert finding.caution == caution
+    assert [column for column in finding.table.columns if "over “format”" in column]
+
+
+def test_a_format_control_that_has_not_run_is_not_taken_for_one_that_has(with_format, make_tables):
+    found = {"base-distill": latents(30, 70), "base-base_continued": latents(1, 99)}
+    (finding,) = of_pair(with_format, make_tables(with_format, latents=found))
+    assert finding.caution == NO_FORMAT_CONTROL
+    assert "(base-format_only), btk24, seed 0: not testable: the null pair has no dictionary" in finding.sentence
 
 
 def test_the_sparsity_and_the_failed_gates_of_a_dictionary_stand_beside_its_counts(study, whole):

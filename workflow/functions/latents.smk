@@ -13,6 +13,8 @@ def labelled_crosscoders():
     """Folders of the crosscoders whose latents get labels: each coupled point of a site with its first seed."""
     folders = []
     for site, bank_names in sites().items():
+        if not listing.shows_latents(study, site.split("/")[0]):
+            continue
         first = {}
         for point, seed in listing.points(study, bank_names, coupled=True):
             first.setdefault(point, seed)

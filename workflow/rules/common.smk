@@ -34,6 +34,7 @@ except ConfigError as error:
 
 GPU = 0 if study.device == "cpu" else 1
 TRAINED = [name for name, model in study.models.items() if is_trained(model)]
+ANSWERING = [name for name, model in study.models.items() if model.elicitations]
 LOCATED = [name for name in study.models if name not in TRAINED]
 TRANSCODED = study.transcoders.models if study.transcoders else {}
 

@@ -28,7 +28,7 @@ rule summarise_study:
     input:
         checks=collect("<results>/text/{text}/tokenizer_check.tsv", text=study.text),
         alignment=ALIGNMENT,
-        responses=collect("<results>/models/{model}/responses.parquet", model=study.models),
+        responses=collect("<results>/models/{model}/responses.parquet", model=ANSWERING),
         evaluations=all_files("evaluation.tsv"),
         baselines=BASELINES,
         latents=all_files("latents.tsv", coupled=True),
@@ -39,6 +39,7 @@ rule summarise_study:
         firing=[f"{folder}/firing.parquet" for folder in labelled_crosscoders()],
     output:
         counts="<results>/crosscoders/counts.tsv",
+        nulls="<results>/crosscoders/nulls.tsv",
         fidelity="<results>/report/fidelity.tsv",
         quality="<results>/report/quality.tsv",
         gates="<results>/report/gates.tsv",
@@ -75,7 +76,7 @@ rule draw_figures:
     input:
         **GRAPH_TABLES,
         histograms=collect("{tokens}/histogram.tsv", tokens=TOKENS),
-        accuracy=collect("<results>/models/{model}/accuracy.tsv", model=study.models),
+        accuracy=collect("<results>/models/{model}/accuracy.tsv", model=ANSWERING),
         divergence=DIVERGENCE,
         baselines=BASELINES,
         latents=all_files("latents.tsv", coupled=True),
@@ -124,8 +125,8 @@ rule write_report:
         tokenizers=collect("<results>/text/tokenizers/{tokenizer}/tokenizer.json", tokenizer=study.tokenizers),
         models=collect("<results>/models/{model}/model.json", model=study.models),
         histories=collect("<results>/models/{model}/training.jsonl", model=TRAINED),
-        accuracy=collect("<results>/models/{model}/accuracy.tsv", model=study.models),
-        responses=collect("<results>/models/{model}/responses.parquet", model=study.models),
+        accuracy=collect("<results>/models/{model}/accuracy.tsv", model=ANSWERING),
+        responses=collect("<results>/models/{model}/responses.parquet", model=ANSWERING),
         alignment=ALIGNMENT,
         divergence=DIVERGENCE,
         evaluations=all_files("evaluation.tsv"),

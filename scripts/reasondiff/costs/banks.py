@@ -13,7 +13,7 @@ from reasondiff.costs.learning import Dictionary, checkpoint_bytes, crosscoders,
 from reasondiff.costs.sizes import NUMBER_BYTES, NotKnown
 from reasondiff.costs.work import Number, Work
 from reasondiff.dictionaries.planning import GIB, RESERVED_SHARE, PlanError, Size, group_bytes, plan
-from reasondiff.listing import points, sites, untrained_point
+from reasondiff.listing import points, shows_latents, sites, untrained_point
 
 TRAINING = (
     "models once over the text for each group of dictionaries; a dense product for each dictionary and token, sums "
@@ -142,8 +142,9 @@ def judge_sites(reckoned: Reckoned) -> Iterator[Planned]:
         if not points(study, banks, coupled=True):
             continue
         yield "describe_latents", partial(_describe, reckoned, pair, text, layer, banks)
-        yield "collect_examples", partial(_collect, reckoned, pair, text, layer, banks)
-        yield "measure_logit_effects", partial(_effects, reckoned, pair, layer, banks)
+        if shows_latents(study, pair):
+            yield "collect_examples", partial(_collect, reckoned, pair, text, layer, banks)
+            yield "measure_logit_effects", partial(_effects, reckoned, pair, layer, banks)
         if study.concepts and pair in study.concepts.pairs and (chosen := untrained_point(study, banks)):
             yield "train_untrained", partial(_train_untrained, reckoned, pair, text, layer, *chosen)
             yield "measure_concepts", partial(_concepts, reckoned, pair, text, layer, banks)

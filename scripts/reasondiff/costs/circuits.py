@@ -13,7 +13,7 @@ from reasondiff.costs.learning import crosscoders, encode
 from reasondiff.costs.transcoders import longest, set_of
 from reasondiff.costs.work import Number, Work
 from reasondiff.labels.spending import bound, most_labelled
-from reasondiff.listing import points, sites, subjects
+from reasondiff.listing import points, shows_latents, sites, subjects
 
 LABEL_BYTES = 6000  # of labels.json and label_scores.tsv, for a latent
 EDGE_BYTES, NODE_BYTES = 12, 37  # of a stored graph: an edge's ends and weight; a node's columns
@@ -36,7 +36,8 @@ SIMILARITIES = 3  # times that all latents of two sets are compared
 def labels(reckoned: Reckoned) -> Iterator[Planned]:
     """Labels and scores of every dictionary that gets them."""
     study = reckoned.study
-    coupled = [dict(points(study, banks, coupled=True)) for banks in sites(study).values()]
+    shown = {site: banks for site, banks in sites(study).items() if shows_latents(study, site.pair)}
+    coupled = [dict(points(study, banks, coupled=True)) for banks in shown.values()]
     layers = [1 for chosen in coupled for _point in chosen]
     sets = reckoned.sets(first_seed=True)
     layers += [len(study.transcoders.models[model].layers) for model, _seed in sets]

@@ -46,7 +46,8 @@ def models(reckoned: Reckoned) -> Iterator[Planned]:
             yield "train_model", partial(_train, reckoned, name)
         else:
             yield "locate_model", partial(_locate, reckoned, name)
-        yield "measure_accuracy", partial(_accuracy, reckoned, name)
+        if model.elicitations:
+            yield "measure_accuracy", partial(_accuracy, reckoned, name)
 
 
 def _train(reckoned: Reckoned, name: str) -> Job:

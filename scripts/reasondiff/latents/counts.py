@@ -53,6 +53,46 @@ def count_latents(latents: pd.DataFrame, pairs: Mapping[str, Pair]) -> pd.DataFr
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+NULL_COLUMNS = [
+    *DICTIONARY, "null", "null_pair", "group", "live", "count", "null_live", "null_count", "excess", "excess_low",
+    "excess_high", "status",
+]  # fmt: skip
+
+
+def against_nulls(latents: pd.DataFrame, pairs: Mapping[str, Pair]) -> pd.DataFrame:
+    """One row per dictionary of an effect pair, group of latents and null: the share of live latents in excess of that
+    of the null pair's dictionary of the same text, layer, point and seed, with Newcombe's interval.
+
+    `status` is `tested`, or why it cannot be: `not testable: ...`; then the excess is NaN and nothing is imputed.
+    """
+    by_key = dict(iter(latents.groupby(DICTIONARY, sort=False)))
+    groups = {key: _group_counts(table) for key, table in by_key.items()}
+    live = {key: _sizes(table)["live"] for key, table in by_key.items()}
+    rows = []
+    for key, counts in groups.items():
+        if pairs[key[0]].role != "effect":
+            continue
+        for null, pair in pairs[key[0]].all_nulls().items():
+            beside = (pair, *key[1:])
+            facts = dict(zip(DICTIONARY, key, strict=True)) | {"null": null, "null_pair": pair, "live": live[key]}
+            for group, count in counts.items():
+                theirs = (groups[beside][group], live[beside]) if beside in groups else None
+                rows.append(facts | {"group": group, "count": count} | _excess(count, live[key], theirs))
+    return pd.DataFrame(rows, columns=NULL_COLUMNS)
+
+
+def _excess(count: int, live: int, null: tuple[int, int] | None) -> dict[str, float | int | str]:
+    if null is None:
+        return {"status": "not testable: the null pair has no dictionary of this text, layer, point and seed"}
+    known = {"null_count": null[0], "null_live": null[1]}
+    if (fewest := min(live, null[1])) < MIN_LATENTS:
+        return known | {"status": f"not testable: {fewest} live latents, expected {MIN_LATENTS} or more"}
+    excess = newcombe(wilson(count, live), wilson(*null))
+    return known | {
+        "excess": excess.value, "excess_low": excess.low, "excess_high": excess.high, "status": "tested",
+    }  # fmt: skip
+
+
 def _sizes(table: pd.DataFrame) -> dict[str, int]:
     dead = int((table["tag"] == "dead").sum())
     return {"latents": len(table), "live": len(table) - dead, "dead": dead}

@@ -54,10 +54,9 @@ class StudyParts(Settings):
     gates: Gates
     report: ReportSettings
 
-    def has_format_control(self) -> bool:
-        """Whether some pair compares with a model that was distilled on shuffled reasoning in the same template."""
-        shuffled = {name for name, model in self.models.items() if getattr(model, "format_only", False)}
-        return any(shuffled & set(pair.models) for pair in self.pairs.values() if pair.role == "control")
+    def is_format_control(self, pair: str) -> bool:
+        """Whether a pair compares with a model that was distilled on shuffled reasoning in the same template."""
+        return any(getattr(self.models[name], "format_only", False) for name in self.pairs[pair].models)
 
     def place(self, pair: str, layer: int, text: str) -> str:
         """Where crosscoders of a pair stand, in words; the text is named where the study has several."""

@@ -30,6 +30,10 @@ NO_FORMAT_CONTROL = (
     "reasoning) has not run."
 )
 NO_FORMAT_CONTROL_LATER = "Not evidence of reasoning: no control for format and length alone has run."
+FORMAT_EXPLAINS = (
+    "No more of them than after a distillation on the same template with shuffled reasoning: latents of the text "
+    "format; not evidence of reasoning."
+)
 SIDES = ("reasoning", "base")
 
 
@@ -56,15 +60,16 @@ def _exclusive(
     order = list(rows["point"].unique())
     counted = counted.sort_values("point", kind="stable", key=lambda names: names.map(order.index))
     counted = counted.assign(**_instruments(counted, tables))
+    nulls = _other_nulls(counted, pair, tables)
     cut = study.latents.exclusive_delta
     sentences = [f"At the cut-offs Δ ≤ {cut:g} and ≥ {1 - cut:g}.", *told, *_unmatched(counted)]
     return Finding(
         f"{study.place(name, layer, text)}: whose latents?",
-        " ".join(sentences),
+        " ".join([*sentences, *_beyond(nulls, pair)]),
         _control_words(pair, study, tables),
         f"unit: live latents of one dictionary; not covered: retraining the dictionary or the models ({ONE_CHAIN})",
-        _format_caution(pair, study) if (counted["excess_low"] > 0).any() else "",
-        _count_table(counted, rows, pair),
+        _format_caution(pair, study, nulls) if (counted["excess_low"] > 0).any() else "",
+        _count_table(counted, rows, pair, nulls),
     )
 
 
@@ -88,6 +93,32 @@ def _unmatched(counted: pd.DataFrame) -> list[str]:
         return []
     told = listed(f"{point} {number(l0)}" for point, l0 in means.items())
     return [f"The points differ in L0 ({told}), so their counts do not compare with each other."]
+
+
+def _other_nulls(counted: pd.DataFrame, pair: Pair, tables: StudyTables) -> pd.DataFrame:
+    """The rows of `counted` once for each null besides the control, with what the null's dictionary has."""
+    beside = tables.summaries["nulls"]
+    beside = beside[beside["null"].isin(list(pair.nulls))]
+    figures = ["null", "null_pair", "null_count", "null_live", "excess", "excess_low", "excess_high", "status"]
+    return counted[[*DICTIONARY, "group", "side", "kind"]].merge(beside[[*DICTIONARY, "group", *figures]])
+
+
+def _beyond(nulls: pd.DataFrame, pair: Pair) -> list[str]:
+    """For each null besides the control, dictionary by dictionary, whether there are more than in it."""
+    sentences = []
+    for (null, null_pair), rows in nulls.groupby(["null", "null_pair"], sort=False):
+        told = [
+            f"{row.point}, seed {row.seed}, {side_words(row.side, row.kind, pair)} {null_words(row)}"
+            for row in rows.itertuples()
+            if row.status == "tested"
+        ]
+        if told:
+            sentences.append(f"Against the null “{null}” ({null_pair}): {'; '.join(told)}.")
+        sentences += [
+            f"Against the null “{null}” ({null_pair}), {row.point}, seed {row.seed}: {row.status}."
+            for row in rows[rows["status"] != "tested"].drop_duplicates(DICTIONARY).itertuples()
+        ]
+    return sentences
 
 
 def _control_words(pair: Pair, study: StudyParts, tables: StudyTables) -> str:
@@ -138,7 +169,7 @@ def null_words(row) -> str:
     return direction(row.excess_low, row.excess_high, "more than the null", "fewer than the null", NULL)
 
 
-def _count_table(shown: pd.DataFrame, rows: pd.DataFrame, pair: Pair) -> Table:
+def _count_table(shown: pd.DataFrame, rows: pd.DataFrame, pair: Pair, nulls: pd.DataFrame) -> Table:
     more = rows.set_index(["point", "seed", "group"])
 
     def of(row, kind: str) -> pd.Series:
@@ -160,12 +191,28 @@ def _count_table(shown: pd.DataFrame, rows: pd.DataFrame, pair: Pair) -> Table:
     ]
     columns += [Column("latents", lambda row: Cell(side_words(row.side, row.kind, pair), "", "name"))]
     columns += share_columns()
+    columns += [_null_column(null, part) for null, part in nulls.groupby("null", sort=False)]
     columns += [Column("not in the other model", absent, "specific by latent scaling, and not decodable from there")]
     columns += [
         Column("specific / not / undet. / template", make_up, "by latent scaling; those flagged as template apart")
     ]
     columns += [figures("L0", "l0", number), words("gates failed", "failed")]
     return table("", shown, columns)
+
+
+def _null_column(null: str, rows: pd.DataFrame) -> Column:
+    """The excess over one null besides the control."""
+    by_row = {(row.point, row.seed, row.group): row for row in rows.itertuples()}
+
+    def excess(row) -> Cell:
+        found = by_row.get((row.point, row.seed, row.group))
+        if found is None or is_missing(found.excess):
+            return Cell("–", "", "number")
+        ends = interval(found.excess_low, found.excess_high, 100, 1)
+        counted = f"{found.null_count:.0f} of {found.null_live:.0f}"
+        return Cell(f"{points(found.excess)} ({ends}) over {counted}", found.excess, "number")
+
+    return Column(f"excess over “{null}” (95 %)", excess)
 
 
 def share_columns() -> list[Column]:
@@ -192,8 +239,12 @@ def share_columns() -> list[Column]:
     return [Column("of live (95 %)", share), Column("control", control), Column("excess (95 %)", excess)]
 
 
-def _format_caution(pair: Pair, study: StudyParts) -> str:
-    if study.has_format_control():
-        return ""
+def _format_caution(pair: Pair, study: StudyParts, nulls: pd.DataFrame) -> str:
+    """What the reasoning model's latents must not be taken for, unless they exceed those of a model that learnt the
+    format alone."""
+    of_format = [null for null, other in pair.nulls.items() if study.is_format_control(other)]
+    mine = nulls[nulls["null"].isin(of_format) & (nulls["side"] == "reasoning") & (nulls["status"] == "tested")]
+    if len(mine):
+        return "" if (mine["excess_low"] > 0).any() else FORMAT_EXPLAINS
     new_format = study.models[pair.models[-1]].stage in ("finetune", "local", "hub")
     return NO_FORMAT_CONTROL if new_format else NO_FORMAT_CONTROL_LATER
