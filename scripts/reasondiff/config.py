@@ -528,8 +528,17 @@ class Evaluation(Settings):
     seed: Seed
 
 
+class Replication(Settings):
+    """When a latent is said to come back in another dictionary: `cosine` of the decoder rows and `correlation` of the
+    activations, at least, in every one of `seeds` - 1 others or more."""
+
+    cosine: Share
+    correlation: Share
+    seeds: Annotated[int, Field(ge=2)]
+
+
 class Latents(Settings):
-    """Cut-offs of docs/methods.md §4. `probe_tokens` are the tokens on which decodability is fitted."""
+    """Cut-offs of docs/methods.md §4 and §5. `probe_tokens` are the tokens on which decodability is fitted."""
 
     tokens: Count
     exclusive_delta: Share
@@ -540,6 +549,7 @@ class Latents(Settings):
     problem_groups: Annotated[int, Field(ge=10)]
     probe_tokens: Count
     ridge: Positive
+    replication: Replication
 
 
 class Examples(Settings):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from reasondiff.config import Bank, BatchTopKPoint, L1Point, Latents
+from reasondiff.config import Bank, BatchTopKPoint, L1Point, Latents, Replication
 from reasondiff.dictionaries.trainer import Trainer
 from reasondiff.latents.ownership import relative_norm, tags
 
@@ -23,6 +23,7 @@ CUTS = Latents(
     problem_groups=10,
     probe_tokens=1,
     ridge=1e-3,
+    replication=Replication(cosine=0.7, correlation=0.5, seeds=3),
 )
 
 

@@ -21,7 +21,9 @@ PAIRS = {
 def latents(pair: str, rows: list[tuple], seed: int = 0) -> pd.DataFrame:
     """(tag, delta, scaling, AUROC of the other, template) of each latent of one dictionary."""
     table = pd.DataFrame(rows, columns=["tag", "delta", "scaling", "auroc_other", "template"])
-    return table.assign(auroc_owner=0.99, pair=pair, text="x", layer=3, point="p", seed=seed)
+    return table.assign(
+        auroc_owner=0.99, replication="not_testable", pair=pair, text="x", layer=3, point="p", seed=seed
+    )
 
 
 def of(counts: pd.DataFrame, pair: str, group: str) -> pd.Series:
@@ -51,6 +53,14 @@ def test_dead_latents_are_in_no_group_and_not_in_the_share(counts):
     row = of(counts, "real", "reasoning_only")
     assert (row["latents"], row["live"], row["dead"], row["count"]) == (24, 20, 4, 8)
     assert row["share"] == pytest.approx(8 / 20)
+
+
+def test_latents_that_came_back_are_counted_and_those_that_cannot_be_told_are_in_neither_group():
+    verdicts_of = ["replicated", "replicated", "not_replicated", *["not_testable"] * 21]
+    found = count_latents(latents("null", REAL).assign(replication=verdicts_of), PAIRS)
+    assert [of(found, "null", f"reasoning_only.{name}")["count"] for name in ("replicated", "not_replicated")] == [2, 1]
+    assert of(found, "null", "reasoning_leaning.replicated")["count"] == 2
+    assert of(found, "null", "base_only.replicated")["count"] == 0
 
 
 def test_the_tags_of_live_latents_add_up(counts):

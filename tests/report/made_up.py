@@ -43,6 +43,7 @@ def latents(exclusive: int, shared: int, dead: int = 0) -> pd.DataFrame:
         table[f"nu_error{end}"] = table["nu_error"]
     constant = {"decoder_cosine": 0.4, "encoder_cosine": 0.3, "rate": 0.01, "mean_activation": 1.0, "firings": 90}
     constant |= {"rate_think": 0.02, "rate_text": float("nan"), "auroc_owner": 0.95, "template": False}
+    constant |= {"replication": "replicated", "replicas": 2, "replica_seeds": 2}
     return table.assign(latent=range(len(table)), **constant)
 
 

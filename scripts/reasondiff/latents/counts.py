@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from reasondiff.config import Pair
-from reasondiff.latents.verdicts import ABSENT, verdicts
+from reasondiff.latents.verdicts import ABSENT, NOT_REPLICATED, REPLICATED, verdicts
 from reasondiff.statistics import Estimate
 
 DICTIONARY = ["pair", "text", "layer", "point", "seed"]
@@ -34,11 +34,12 @@ def count_latents(latents: pd.DataFrame, pairs: Mapping[str, Pair]) -> pd.DataFr
 
     `latents` are latent tables one below the other with the columns pair, text, layer, point, seed. Groups: the tags
     of live latents; `reasoning_only.*` and `base_only.*` split four ways into `template` (flagged) and, among the
-    rest, the verdict of latent scaling; `*_leaning`; and `*.absent`, those that may be called absent from the other
-    model. `share` is of the live latents (0 to 1) with its Wilson 95 % interval; `excess` is the share
-    minus the control's, with Newcombe's hybrid interval. The unit is the latent of one dictionary: retraining a
-    dictionary or a model is not covered. NaN without a control dictionary of the same text, layer, point and seed,
-    and for intervals below six live latents.
+    rest, the verdict of latent scaling; `*_leaning`; `*.absent`, those that may be called absent from the other
+    model; `*.replicated` and `*.not_replicated`, by whether they came back in the dictionaries of other seeds.
+    `share` is of the live latents (0 to 1) with its Wilson 95 % interval; `excess` is the share minus the control's,
+    with Newcombe's hybrid interval. The unit is the latent of one dictionary: retraining a dictionary or a model is
+    not covered. NaN without a control dictionary of the same text, layer, point and seed, and for intervals below six
+    live latents.
     """
     groups = {key: _group_counts(table) for key, table in latents.groupby(DICTIONARY, sort=False)}
     sizes = {key: _sizes(table) for key, table in latents.groupby(DICTIONARY, sort=False)}
@@ -108,13 +109,21 @@ def _group_counts(table: pd.DataFrame) -> dict[str, int]:
         flagged = tagged["template"].astype(bool)
         counts[f"{tag}.absent"] = int((absent & (live["tag"] == tag)).sum())
         counts[f"{tag}.template"] = int(flagged.sum())
+        counts |= _came_back(tag, tagged)
         for scaling in SCALINGS:
             counts[f"{tag}.{scaling}"] = int((~flagged & (tagged["scaling"] == scaling)).sum())
     leaning = {"reasoning": live["delta"] < LEANING_DELTA, "base": live["delta"] > 1 - LEANING_DELTA}
     for side, leans in leaning.items():
         counts[f"{side}_leaning"] = int(leans.sum())
         counts[f"{side}_leaning.absent"] = int((leans & absent).sum())
+        counts |= _came_back(f"{side}_leaning", live[leans])
     return counts
+
+
+def _came_back(group: str, latents: pd.DataFrame) -> dict[str, int]:
+    """Those of a group that came back in every other seed, and those that did not; neither where it cannot be told."""
+    said = {f"{group}.{verdict}": verdict for verdict in (REPLICATED, NOT_REPLICATED)}
+    return {name: int((latents["replication"] == verdict).sum()) for name, verdict in said.items()}
 
 
 def _figures(count: int, live: int, control: tuple[int, int] | None) -> dict[str, float | int]:

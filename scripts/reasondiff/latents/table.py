@@ -20,6 +20,7 @@ from reasondiff.dictionaries.crosscoder import Crosscoder
 from reasondiff.dictionaries.fidelity import FiringCounts
 from reasondiff.latents.decodability import Probe, auroc, with_constant
 from reasondiff.latents.ownership import cosine, random_cosine, relative_norm, tags
+from reasondiff.latents.replication import ReplicaSums, alone, siblings
 from reasondiff.latents.scaling import Scaling, ScalingSums, scale_latents
 from reasondiff.models.stream import ActivationStream, Block, SiteStatistics, unmasked
 from reasondiff.text.rendering import PHASE_CODE, PHASES
@@ -69,6 +70,8 @@ class SiteDescription:
         self.crosscoders, self.settings, self.seed = crosscoders, settings, seed
         self.near = near_foreign(stream.table, stream.foreign.tolist())
         self.gathered = {name: self._empty(crosscoder) for name, crosscoder in crosscoders.items()}
+        groups = [group for group in siblings(list(crosscoders)) if len(group) > 1]
+        self.replicas = [ReplicaSums({name: crosscoders[name] for name in group}) for group in groups]
         self.test_activations: list[Tensor] = []  # raw, [token, model, unit]: what the probes are judged on
         self.test_tokens = 0
 
@@ -85,7 +88,7 @@ class SiteDescription:
             self._fit_probes(block)
         for block in self._blocks("report", self.settings.tokens):
             self._read(block)
-        return {name: self._table(crosscoder, self.gathered[name]) for name, crosscoder in self.crosscoders.items()}
+        return {name: self._table(name, self.gathered[name]) for name in self.crosscoders}
 
     def _blocks(self, part: str, tokens: int):
         seen = 0
@@ -119,20 +122,24 @@ class SiteDescription:
         if tested:
             self.test_activations.append(x[kept])
             self.test_tokens += int(kept.sum())
+        codes = {}
         for name, crosscoder in self.crosscoders.items():
             gathered, sides = self.gathered[name], x[:, crosscoder.sides]
             every = crosscoder.encode(sides)
             gathered.firing.add(every, phase, kept)
             gathered.all_firings += torch.bincount(every.latents, minlength=crosscoder.n_latents)
             gathered.near += torch.bincount(every.latents[near[every.rows]], minlength=crosscoder.n_latents)
-            code = every.on_rows(kept)
+            code = codes[name] = every.on_rows(kept)
             gathered.scaling.add(sides[kept], code, group[kept])
             if tested:
                 gathered.test_codes.append(code)
+        for replicas in self.replicas:
+            replicas.add(codes)
 
     # ------------------------------------------------------------------------------------------- the table
 
-    def _table(self, crosscoder: Crosscoder, gathered: _Gathered) -> pd.DataFrame:
+    def _table(self, name: str, gathered: _Gathered) -> pd.DataFrame:
+        crosscoder = self.crosscoders[name]
         decoder = crosscoder.normalised_decoder().cpu().numpy()
         encoder = crosscoder.normalised_encoder().cpu().numpy()
         norm = crosscoder.norm.cpu().numpy()
@@ -157,7 +164,12 @@ class SiteDescription:
         areas = self._decodability(crosscoder, gathered)
         frame["auroc_owner"] = np.where(owner == 0, areas[0], areas[-1])
         frame["auroc_other"] = np.where(owner == 0, areas[-1], areas[0])
+        replicas = next((sums for sums in self.replicas if name in sums.names), None)
+        limits = (frame["firings"].to_numpy(), self.settings.replication, self.settings.min_firings)
+        for column, values in (replicas.columns(name, *limits) if replicas else alone(*limits)).items():
+            frame[column] = values
         frame.attrs["facts"] = {
+            "replica_random_cosine": replicas.random_cosine(name) if replicas else None,
             "decoder_random_cosine": random_cosine(decoder[0], decoder[-1], self.seed),
             "encoder_random_cosine": random_cosine(encoder[0], encoder[-1], self.seed),
             "unmasked_tokens": firing.unmasked_tokens(),

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+REPLICATED, NOT_REPLICATED, NOT_TESTABLE = "replicated", "not_replicated", "not_testable"
+"""Whether a latent came back in the dictionaries of all other seeds."""
 ABSENT, WRITTEN_DIFFERENTLY, UNDETERMINED = "not in the other model", "written differently", "undetermined"
 IN_BOTH = "in both"
 DECODABLE = 0.75

@@ -9,6 +9,7 @@ import pandas as pd
 
 from reasondiff.config import Pair
 from reasondiff.latents.counts import DICTIONARY
+from reasondiff.latents.verdicts import NOT_REPLICATED, REPLICATED
 from reasondiff.report.blocks import Cell, Column, Finding, Table, figures, table, words
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.judging import FAIL
@@ -186,6 +187,12 @@ def _count_table(shown: pd.DataFrame, rows: pd.DataFrame, pair: Pair, nulls: pd.
         kinds = ("specific", "not_specific", "undetermined", "template")
         return Cell(" / ".join(f"{of(row, kind)['count']:.0f}" for kind in kinds), "", "name")
 
+    def came_back(row) -> Cell:
+        back, lost = (of(row, verdict)["count"] for verdict in (REPLICATED, NOT_REPLICATED))
+        if not back + lost:
+            return Cell("not testable", "", "quiet")
+        return Cell(f"{back:.0f} of {back + lost:.0f}", float(back), "number")
+
     columns = [
         Column("dictionary", lambda row: Cell(f"{row.point}, seed {row.seed}", f"{row.point}, {row.seed}", "name"))
     ]
@@ -193,6 +200,7 @@ def _count_table(shown: pd.DataFrame, rows: pd.DataFrame, pair: Pair, nulls: pd.
     columns += share_columns()
     columns += [_null_column(null, part) for null, part in nulls.groupby("null", sort=False)]
     columns += [Column("not in the other model", absent, "specific by latent scaling, and not decodable from there")]
+    columns += [Column("came back in all seeds", came_back, "of those that fire often enough, in other seeds")]
     columns += [
         Column("specific / not / undet. / template", make_up, "by latent scaling; those flagged as template apart")
     ]

@@ -306,9 +306,18 @@ def _latent_columns(frame: pd.DataFrame) -> list[Column]:
         )
         for name in phases
     ]
+    came_back = Column(
+        "came back",
+        lambda row: Cell(
+            f"{row.replicas} of {row.replica_seeds}" if row.replica_seeds else "one seed",
+            float(row.replicas),
+            "number" if row.replica_seeds else "quiet",
+        ),
+        "in how many dictionaries of other seeds a latent points and fires alike",
+    )
     flag = Column(
         "flag",
         lambda row: Cell("template" if row.template else "", str(row.template), "quiet"),
         "template: over half of its firings within 3 tokens of a foreign token",
     )
-    return [*columns, flag]
+    return [*columns, came_back, flag]
