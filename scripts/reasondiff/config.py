@@ -538,7 +538,7 @@ class Replication(Settings):
 
 
 class Latents(Settings):
-    """Cut-offs of docs/methods.md §4 and §5. `probe_tokens` are the tokens on which decodability is fitted."""
+    """Cut-offs of docs/methods.md §4. `probe_tokens` are the tokens on which decodability is fitted."""
 
     tokens: Count
     exclusive_delta: Share

@@ -4,7 +4,7 @@ A latent's partner in another dictionary is the one whose decoder rows, all mode
 came back where the two directions are alike *and* the two fire alike: directions alone are alike by chance in narrow
 models, firing alone where two latents read one token.
 
-Source: docs/methods.md §5; Paulo and Belrose 2025, arXiv 2501.16615 (seeds of one dictionary share few latents).
+Source: docs/methods.md §4; Paulo and Belrose 2025, arXiv 2501.16615 (seeds of one dictionary share few latents).
 """
 
 from __future__ import annotations
