@@ -682,6 +682,24 @@ class GraphGates(Settings):
     coverage: Share
 
 
+class SetEffects(Settings):
+    """What sets of `size` latents that are called the reasoning model's own do to its predictions, beside `random_sets`
+    sets of others that are alike to within `tolerance`, a share."""
+
+    size: Count
+    random_sets: Annotated[int, Field(ge=20)]
+    tolerance: Share
+    tokens: Count
+    bootstrap: Count
+    seed: Seed
+
+
+class Evidence(Settings):
+    """Do the latents that are found matter? `effects`: null for no test."""
+
+    effects: SetEffects | None
+
+
 class Gates(Settings):
     """Thresholds of the quality gates on the page."""
 
@@ -947,6 +965,7 @@ class Study(Settings):
     graphs: Graphs | None
     motifs: Motifs | None
     comparisons: Comparisons | None
+    evidence: Evidence
     gates: Gates
     tracking: Tracking
     cost: Cost

@@ -39,6 +39,15 @@ def shows_latents(study: Study, pair: str) -> bool:
     return pair not in nulls - controls
 
 
+def tested_sites(study: Study) -> dict[Site, list[str]]:
+    """{site: names of banks} where sets of latents are tested for what they do: those of effect pairs with a coupled
+    dictionary; none in a study that tests none."""
+    if study.evidence.effects is None:
+        return {}
+    effects = {site: banks for site, banks in sites(study).items() if study.pairs[site.pair].role == "effect"}
+    return {site: banks for site, banks in effects.items() if points(study, banks, coupled=True)}
+
+
 def points(study: Study, banks: Sequence[str], coupled: bool = False) -> list[tuple[str, int]]:
     """(point, seed) of every dictionary of some banks; only those that read two models or more where `coupled`."""
     return [

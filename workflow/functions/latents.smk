@@ -15,11 +15,33 @@ def labelled_crosscoders():
     for site, bank_names in sites().items():
         if not listing.shows_latents(study, site.split("/")[0]):
             continue
-        first = {}
-        for point, seed in listing.points(study, bank_names, coupled=True):
-            first.setdefault(point, seed)
-        folders += [f"<results>/crosscoders/{site}/{point}/seed{seed}" for point, seed in first.items()]
+        folders += [path.format(site=site).rpartition("/")[0] for path in first_seed_files(bank_names, "x")]
     return folders
+
+
+def first_seed_files(bank_names, name):
+    """File `name` of each coupled point's first seed at the site {site}."""
+    first = {}
+    for point, seed in listing.points(study, bank_names, coupled=True):
+        first.setdefault(point, seed)
+    return [f"<results>/crosscoders/{{site}}/{point}/seed{seed}/{name}" for point, seed in first.items()]
+
+
+def tested_sites_by_banks():
+    """{bank names: sites where just these banks meet} where sets of latents are tested for what they do."""
+    grouped = {}
+    for site, bank_names in listing.tested_sites(study).items():
+        grouped.setdefault(tuple(bank_names), []).append(site.folder)
+    return grouped
+
+
+def effect_tables():
+    return [
+        path.format(site=site)
+        for bank_names, some in tested_sites_by_banks().items()
+        for site in some
+        for path in first_seed_files(bank_names, "effects.tsv")
+    ]
 
 
 def labelled_files(name):

@@ -129,6 +129,44 @@ rule measure_transcoder_logit_effects:
         "../../scripts/measure_transcoder_logit_effects.py"
 
 
+# One rule per set of banks that meet at a site, as for what describes its latents.
+for _banks, _sites in tested_sites_by_banks().items():
+
+    rule:
+        """Do the latents that are called the reasoning model's own matter to its predictions, more than others like them?"""
+        name:
+            "_".join(["measure_set_effects", *_banks])
+        input:
+            models=models_of_pair,
+            tokens=tokens_of_pair,
+            alignment=alignment_of_pair,
+            crosscoders=first_seed_files(_banks, "crosscoder.safetensors"),
+            latents=first_seed_files(_banks, "latents.tsv"),
+        output:
+            first_seed_files(_banks, "effects.tsv"),
+        log:
+            "<logs>/measure_set_effects/{site}.log",
+        benchmark:
+            "<logs>/benchmarks/measure_set_effects/{site}.tsv"
+        wildcard_constraints:
+            site="|".join(_sites),
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(3000, "measure_set_effects"),
+            runtime=runtime(240, "measure_set_effects"),
+            gpu=GPU,
+        params:
+            settings=study.evidence.effects.model_dump(mode="json"),
+            min_problems=study.gates.min_problems,
+            layer=layer_of_site,
+            reading=reading,
+            code=code_hash("reasondiff.evidence.measuring", "reasondiff.models.pairing"),
+        script:
+            "../../scripts/measure_set_effects.py"
+
+
 rule label_latents:
     """Which words say what a latent responds to?"""
     input:

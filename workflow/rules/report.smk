@@ -12,7 +12,19 @@ ALIGNMENT = [alignment_file(pair, text) for pair, text in pair_texts()]
 DIVERGENCE = [f"<results>/crosscoders/{pair}/{text}/divergence.tsv" for pair, text in pair_texts()]
 TOKENS = collect("<results>/text/{text}/{tokenizer}", text=study.text, tokenizer=study.tokenizers)
 # the sections of the study that its page speaks of, as plain data
-REPORT_PARTS = {"study", "split", "tokenizers", "models", "text", "pairs", "banks", "latents", "gates", "report"}
+REPORT_PARTS = {
+    "study",
+    "split",
+    "tokenizers",
+    "models",
+    "text",
+    "pairs",
+    "banks",
+    "latents",
+    "evidence",
+    "gates",
+    "report",
+}
 CIRCUITS = {"prompts", "graphs", "motifs", "comparisons"}
 REPORTED = study.model_dump(mode="json", include=REPORT_PARTS | CIRCUITS | {"transcoders", "labels", "concepts"})
 GRAPH_TABLES = {
@@ -141,6 +153,7 @@ rule write_report:
         transcoder_label_scores=chosen_files("label_scores.tsv", first_seed=True),
         concepts=concept_tables(),
         transcoder_concepts=transcoder_concept_tables,
+        set_effects=effect_tables(),
         prompt_accuracy="<results>/prompts/accuracy.tsv" if study.prompts else [],
         graph_latents="<results>/graphs/latents.tsv" if study.graphs else [],
         graph_costs=graph_costs(),

@@ -11,6 +11,7 @@ from reasondiff.config import Pair
 from reasondiff.report.blocks import Finding
 from reasondiff.report.circuit_findings import circuit_findings
 from reasondiff.report.concept_sections import concept_findings
+from reasondiff.report.effect_sections import effect_findings
 from reasondiff.report.inputs import StudyParts, StudyTables
 from reasondiff.report.judging import FAIL, NOT_TESTABLE, PASS
 from reasondiff.report.label_sections import label_findings
@@ -25,6 +26,8 @@ def all_findings(study: StudyParts, tables: StudyTables) -> list[Finding]:
     found: list[Finding] = []
     for name, pair in effects.items():
         found += exclusive_latents(name, pair, study, tables)
+    for name, pair in effects.items():
+        found += effect_findings(name, pair, study, tables)
     for name, pair in effects.items():
         found += distance(name, pair, study, tables)
     for name, pair in effects.items():

@@ -13,6 +13,7 @@ from reasondiff.config import (
     Bank,
     Comparisons,
     Concepts,
+    Evidence,
     Gates,
     Graphs,
     Labels,
@@ -51,6 +52,7 @@ class StudyParts(Settings):
     graphs: Graphs | None
     motifs: Motifs | None
     comparisons: Comparisons | None
+    evidence: Evidence
     gates: Gates
     report: ReportSettings
 
@@ -93,6 +95,8 @@ class StudyTables:
     """How often the latents of crosscoders fire; asked for where label scores are matched."""
     concepts: pd.DataFrame
     """Of crosscoder sites."""
+    set_effects: pd.DataFrame
+    """What sets of crosscoders' latents do to predictions."""
     transcoder_concepts: pd.DataFrame
     prompt_accuracy: pd.DataFrame
     """Of the benchmark prompts."""
@@ -138,6 +142,7 @@ FOLDERS = {
     "transcoder_label_scores": sites.TRANSCODER_SET,
     "firing": sites.DICTIONARY,
     "concepts": sites.SITE,
+    "set_effects": sites.DICTIONARY,
     "transcoder_concepts": sites.TRANSCODER_SET,
     "prompt_accuracy": sites.PROMPTS,
     "graph_summary": sites.GRAPHS,

@@ -1,0 +1,1 @@
+"""Do the latents that are found matter, and more than others like them?"""
