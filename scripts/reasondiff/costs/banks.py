@@ -13,13 +13,14 @@ from reasondiff.costs.learning import Dictionary, checkpoint_bytes, crosscoders,
 from reasondiff.costs.sizes import NUMBER_BYTES, NotKnown
 from reasondiff.costs.work import Number, Work
 from reasondiff.dictionaries.planning import GIB, RESERVED_SHARE, PlanError, Size, group_bytes, plan
-from reasondiff.listing import points, shows_latents, sites, untrained_point
+from reasondiff.listing import points, shows_latents, sites, tested_sites, untrained_point
 
 TRAINING = (
     "models once over the text for each group of dictionaries; a dense product for each dictionary and token, sums "
     "over the latents that fire, Adam"
 )
 RESPONSES_BYTES = 2**29  # encoder responses that are made together, and a copy
+TESTED_SETS, DIRECTIONS, ROWS_BESIDE_SETS = 2, 2, 6  # of evidence.effects
 FEW_TABLES = 60_000  # bytes of tables of figures for a dictionary
 LATENT_ROW_BYTES = 350  # of a row of latents.tsv
 RESAMPLED_BYTES = 3 * 200 * 2 * 4 * 8  # of a latent: four ratios of two owners in 200 resamples, sorted
@@ -145,6 +146,8 @@ def judge_sites(reckoned: Reckoned) -> Iterator[Planned]:
         if shows_latents(study, pair):
             yield "collect_examples", partial(_collect, reckoned, pair, text, layer, banks)
             yield "measure_logit_effects", partial(_effects, reckoned, pair, layer, banks)
+        if (pair, text, layer) in tested_sites(study):
+            yield "measure_set_effects", partial(_set_effects, reckoned, pair, text, layer, banks)
         if study.concepts and pair in study.concepts.pairs and (chosen := untrained_point(study, banks)):
             yield "train_untrained", partial(_train_untrained, reckoned, pair, text, layer, *chosen)
             yield "measure_concepts", partial(_concepts, reckoned, pair, text, layer, banks)
@@ -210,6 +213,23 @@ def _describe(reckoned: Reckoned, pair: str, text: str, layer: int, banks: Seque
         card_bytes=job.card_bytes + sums + tested,
         host_bytes=job.host_bytes + RESAMPLED_BYTES * most + by_group / len(dictionaries),
         disk_bytes=LATENT_ROW_BYTES * sum(one.latents for one in dictionaries),
+    )
+
+
+def _set_effects(reckoned: Reckoned, pair: str, text: str, layer: int, banks: Sequence[str]) -> Job:
+    study, rows = reckoned.study, reckoned.rows(text)
+    settings, size = study.evidence.effects, reckoned.models(study.pairs[pair].models)[-1]
+    dictionaries = list({one.name: one for one in at_site(reckoned, pair, layer, banks, True)}.values())  # a seed each
+    job, tokens = _site_job(reckoned, pair, text, layer, dictionaries, settings.tokens), settings.tokens
+    changes = len(dictionaries) * (ROWS_BESIDE_SETS + TESTED_SETS * DIRECTIONS * (1 + settings.random_sets))
+    work = job.work + read(size, tokens, rows)
+    work += changes * (read(size, tokens, rows, size.layers - layer - 1) + 2 * predict(size, tokens, rows))
+    return replace(
+        job,
+        basis="text read with every dictionary; each change of each set runs the blocks above the site and the head",
+        work=work,
+        card_bytes=job.card_bytes + model_bytes(size, rows.dtype) + logit_bytes(size, rows),
+        disk_bytes=FEW_TABLES * len(dictionaries),
     )
 
 
