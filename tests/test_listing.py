@@ -35,6 +35,7 @@ def test_banks_meet_where_pair_text_and_layer_are_the_same(study_with):
     assert {site.folder: banks for site, banks in found.items()} == {
         "base-distill/traces/layer1": ["main", "more"],
         "base-base_continued/traces/layer1": ["control"],
+        "base-format_only/traces/layer1": ["control"],
         "base-distill/traces/layer0": ["more"],
     }
 

@@ -344,7 +344,7 @@ def test_a_release_is_packaged_when_it_is_asked_for_and_names_no_machine(own_smo
     run = snakemake("package_release", *SMOKE, folder=own_smoke)
     assert run.returncode == 0, said(run)[-3000:]
     names = {path.name.removeprefix("smoke-") for path in release.iterdir() if path.is_dir()}
-    pairs = {f"crosscoders-{pair}" for pair in ("base-distill", "base-base_continued")}
+    pairs = {f"crosscoders-{pair}" for pair in ("base-distill", "base-base_continued", "base-format_only")}
     assert names == {*pairs, "transcoders-base", "transcoders-distill", "latents", "graphs"}
     for folder in (path for path in release.iterdir() if path.is_dir()):
         assert verify(folder / "manifest.json") == [] and (folder / "README.md").read_text().startswith("---\n")

@@ -93,6 +93,8 @@ def _columns(by_phase: bool = False) -> list[Column]:
 def effect_findings(name: str, pair: Pair, study: StudyParts, tables: StudyTables) -> list[Finding]:
     """One finding per dictionary of a pair and way of testing: does a set do more than the random ones beside it?"""
     found = tables.set_effects
+    if found.empty:
+        return []
     mine = found[(found["pair"] == name) & (found["phase"] == PHASE) & found["set"].isin(TESTED)]
     return [
         _finding(key, way, rows, pair, study)
