@@ -24,7 +24,7 @@ GROUPS = {
     "start": ("prepare_text", "train_tokenizer", "tokenize_text", "train_model", "check_alignment"),
     "crosscoders": (
         *("train_bank", "train_untrained", "evaluate_crosscoders", "describe_latents"),
-        *("collect_examples", "measure_concepts"),
+        *("collect_examples", "measure_concepts", "measure_set_effects"),
     ),
     "logits": ("measure_logit_effects",),
     "answers": ("measure_accuracy", "measure_divergence", "check_tokenizers", "answer_prompts", "choose_targets"),
