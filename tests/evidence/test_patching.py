@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reasondiff.dictionaries.crosscoder import fold
-from reasondiff.dictionaries.evaluation import SPLICED_PHASES
+from reasondiff.dictionaries.spliced_losses import SPLICED_PHASES
 from reasondiff.evidence.effects import effect_rows
 from reasondiff.evidence.patching import ABLATED, ALL, ERROR, EVERYTHING, NOTHING, PATCHED, EffectSums, set_changes
 from reasondiff.models.stream import ActivationStream, calibrate

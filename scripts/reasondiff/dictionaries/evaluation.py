@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,18 +22,16 @@ from reasondiff.dictionaries.baselines import LinearBaselines, fit_baselines
 from reasondiff.dictionaries.code import SparseCode, active
 from reasondiff.dictionaries.crosscoder import Crosscoder
 from reasondiff.dictionaries.fidelity import ExplainedVariance, FiringCounts, token_labels
+from reasondiff.dictionaries.spliced_losses import LOSSES, SPLICED_PHASES, spliced_rows
 from reasondiff.dictionaries.threshold import ThresholdSearch
 from reasondiff.models.load import load_model
-from reasondiff.models.losses import compared_losses, final_hidden, final_hidden_from, next_token_targets
-from reasondiff.models.stream import ActivationStream, Block, SiteStatistics, model_inputs, unmasked
+from reasondiff.models.stream import ActivationStream, Block, SiteStatistics, unmasked
 from reasondiff.statistics import Estimate, bootstrap, one_minus_ratio, ratio
 from reasondiff.text.rendering import PHASES
-from reasondiff.text.tokens import PackedRows, pack
 
 Reconstruct = Callable[[Float[Tensor, "token model unit"]], Float[Tensor, "token unit"]]
 Variant = tuple[str, str, str]
 TOKENS_AT_ONCE = 4096
-SPLICED_PHASES = {"think": ("think",), "answer": ("answer",), "response": ("think", "answer")}
 DENSE_RATE = 0.10
 RARE_RATE = 1e-6
 COLUMNS = ["quantity", "model", "part", "phase", "mask", "at", "value", "low", "high", "n", "n_unit", "n_tokens"]
@@ -223,41 +220,14 @@ class SiteEvaluation:
         return found
 
     def _splice_model(self, side: int, variants: dict[Variant, Reconstruct]) -> None:
-        info, table = self.stream.infos[side], self.table
+        info = self.stream.infos[side]
         model = load_model(info, self.stream.device, str(self.stream.models[side].dtype).removeprefix("torch."))
-        sums = {key: np.zeros((self.problems, len(SPLICED_PHASES), 4)) for key in variants}
-        seen = 0
-        for rows in pack(table, table.documents_of("report"), self.stream.context, self.stream.settings.batch_rows):
-            self._splice_rows(model, side, rows, variants, sums)
-            seen += int((rows.document >= 0).sum())
-            if seen >= self.settings.spliced_tokens:
-                break
+        sums = {key: np.zeros((self.problems, len(SPLICED_PHASES), len(LOSSES))) for key in variants}
+        for rows in spliced_rows(self.stream, self.layer, self.statistics, model, self.settings.spliced_tokens):
+            for key, function in variants.items():
+                replaced = rows.kept if key[2] == "unmasked" else torch.ones_like(rows.kept)
+                rows.add(sums[key], torch.where(replaced[:, None], function(rows.x), rows.x[:, side]))
         self._write_spliced(info.name, sums)
-
-    @torch.no_grad()
-    def _splice_rows(self, model: Any, side: int, rows: PackedRows, variants: dict, sums: dict) -> None:
-        """Adds KL, CE before, CE after and the number of targets to `sums` [problem, phase, quantity]."""
-        block = self.stream.read(rows)
-        x = block.activations[self.layer].float()
-        kept, _ = unmasked(block, self.layer, self.statistics, self.stream.settings)
-        inputs = model_inputs(rows, self.stream.device)
-        document = torch.from_numpy(rows.document).to(self.stream.device)
-        predicted = next_token_targets(document)
-        labels = inputs["input_ids"][:, 1:][predicted]
-        where = predicted.cpu().numpy()
-        phases = self.table.phases[rows.token][:, 1:][where]  # of the predicted token
-        problem = self.table.problem[rows.document[:, 1:][where]]
-        original = final_hidden(model, inputs)[:, :-1][predicted]
-        output = x.new_zeros(*document.shape, x.shape[2]).to(model.dtype)  # of the block; padding stays zero
-        for key, function in variants.items():
-            replaced = kept if key[2] == "unmasked" else torch.ones_like(kept)
-            output[document >= 0] = torch.where(replaced[:, None], function(x), x[:, side]).to(model.dtype)
-            changed = final_hidden_from(model, self.layer, output, inputs)[:, :-1][predicted]
-            losses = torch.stack(compared_losses(model, original, changed, labels), dim=1).double().cpu().numpy()
-            for index, members in enumerate(SPLICED_PHASES.values()):
-                inside = np.isin(phases, [PHASES.index(phase) for phase in members])
-                added = np.concatenate([losses[inside], np.ones((inside.sum(), 1))], axis=1)
-                np.add.at(sums[key][:, index], problem[inside], added)
 
     def _write_spliced(self, model: str, sums: dict[Variant, np.ndarray]) -> None:
         resamples, seed = self.settings.bootstrap, self.settings.seed

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reasondiff.dictionaries.evaluation import SPLICED_PHASES
 from reasondiff.dictionaries.replacements import Sample
+from reasondiff.dictionaries.spliced_losses import SPLICED_PHASES
 from reasondiff.models.load import load_model
 from reasondiff.models.losses import (
     compared_predictions,

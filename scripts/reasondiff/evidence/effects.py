@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from reasondiff.evidence.patching import ABLATED, NOTHING, PATCHED, QUANTITIES
+from reasondiff.dictionaries.spliced_losses import LOSSES
+from reasondiff.evidence.patching import ABLATED, NOTHING, PATCHED
 from reasondiff.statistics import Estimate, bootstrap
 
 COLUMNS = [
@@ -77,7 +78,7 @@ def _figures(
 
     def of(columns: np.ndarray, which: int) -> np.ndarray:
         """The quantity of one part in sums [resample, set and quantity]."""
-        width = len(QUANTITIES)
+        width = len(LOSSES)
         kl, before, after, targets = columns[:, which * width : (which + 1) * width].T
         if quantity == "ce_increase_nats":
             return (after - before) / targets

@@ -9,7 +9,7 @@ import pandas as pd
 
 from reasondiff.config import SetEffects
 from reasondiff.dictionaries.crosscoder import Crosscoder
-from reasondiff.dictionaries.evaluation import SPLICED_PHASES
+from reasondiff.dictionaries.spliced_losses import SPLICED_PHASES
 from reasondiff.evidence.effects import effect_rows
 from reasondiff.evidence.patching import EffectSums
 from reasondiff.evidence.sets import NotTestable, matched_random, top_sets

@@ -11,27 +11,22 @@ Source: docs/methods.md §5.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from reasondiff.dictionaries.code import SparseCode, decode, only
 from reasondiff.dictionaries.crosscoder import Crosscoder
-from reasondiff.dictionaries.evaluation import SPLICED_PHASES
+from reasondiff.dictionaries.spliced_losses import LOSSES, SPLICED_PHASES, spliced_rows
 from reasondiff.models.load import load_model
-from reasondiff.models.losses import compared_losses, final_hidden, final_hidden_from, next_token_targets
-from reasondiff.models.stream import ActivationStream, SiteStatistics, model_inputs, unmasked
-from reasondiff.text.rendering import PHASES
-from reasondiff.text.tokens import PackedRows, pack
+from reasondiff.models.stream import ActivationStream, SiteStatistics
 
 PATCHED, ABLATED = "patched", "ablated"
 NOTHING, EVERYTHING, ALL, ERROR = "nothing", "everything", "all_latents", "error_only"
 """Rows beside the sets: the base's activations as they are; the reasoning model's (0 by construction); all latents;
 what the dictionary does not give back, biases included."""
-QUANTITIES = ("kl", "ce_before", "ce_after", "targets")
 
 Change = Callable[[Tensor, SparseCode], Tensor]
 
@@ -85,55 +80,21 @@ class EffectSums:
         self.stream, self.layer, self.statistics = stream, layer, statistics
         self.crosscoders = dict(crosscoders)
         self.changes = {name: set_changes(crosscoder, sets[name]) for name, crosscoder in crosscoders.items()}
-        self.problems = int(stream.table.problem.max()) + 1
 
     def run(self, tokens: int) -> dict[str, dict[tuple[str, str], Float[np.ndarray, "problem phase quantity"]]]:
         """{crosscoder: {(direction, row): sums over next-token targets}} of about so many tokens of the `report` part,
-        per problem and phase of the predicted token (`SPLICED_PHASES`): KL(reasoning || changed), CE before, CE after
-        in nats, and the number of targets."""
-        stream, table = self.stream, self.stream.table
+        of the phases and losses of `dictionaries.spliced_losses`."""
+        stream = self.stream
         reasoning = max(side for crosscoder in self.crosscoders.values() for side in crosscoder.sides)
         dtype = str(stream.models[reasoning].dtype).removeprefix("torch.")
         model = load_model(stream.infos[reasoning], stream.device, dtype)
-        shape = (self.problems, len(SPLICED_PHASES), len(QUANTITIES))
+        shape = (int(stream.table.problem.max()) + 1, len(SPLICED_PHASES), len(LOSSES))
         sums = {name: {key: np.zeros(shape) for key in changes} for name, changes in self.changes.items()}
-        seen = 0
-        for rows in pack(table, table.documents_of("report"), stream.context, stream.settings.batch_rows):
-            self._add_rows(model, reasoning, rows, sums)
-            seen += int((rows.document >= 0).sum())
-            if seen >= tokens:
-                break
+        for rows in spliced_rows(stream, self.layer, self.statistics, model, tokens):
+            for name, changes in self.changes.items():
+                sides = rows.x[:, self.crosscoders[name].sides]
+                code = self.crosscoders[name].encode(sides)
+                for key, change in changes.items():
+                    changed = torch.where(rows.kept[:, None], change(sides, code), rows.x[:, reasoning])
+                    rows.add(sums[name][key], changed)
         return sums
-
-    @torch.no_grad()
-    def _add_rows(self, model: Any, reasoning: int, rows: PackedRows, sums: dict[str, dict]) -> None:
-        block = self.stream.read(rows)
-        x = block.activations[self.layer].float()
-        kept, _ = unmasked(block, self.layer, self.statistics, self.stream.settings)
-        inputs = model_inputs(rows, self.stream.device)
-        document = torch.from_numpy(rows.document).to(self.stream.device)
-        predicted = next_token_targets(document)
-        labels = inputs["input_ids"][:, 1:][predicted]
-        members, problem = self._targets(rows, predicted)
-        before = final_hidden(model, inputs)[:, :-1][predicted]
-        output = x.new_zeros(*document.shape, x.shape[2]).to(model.dtype)  # of the block; padding stays zero
-        for name, changes in self.changes.items():
-            sides = x[:, self.crosscoders[name].sides]
-            code = self.crosscoders[name].encode(sides)
-            for key, change in changes.items():
-                changed = torch.where(kept[:, None], change(sides, code), x[:, reasoning])
-                output[document >= 0] = changed.to(model.dtype)
-                after = final_hidden_from(model, self.layer, output, inputs)[:, :-1][predicted]
-                losses = torch.stack(compared_losses(model, before, after, labels), dim=1).double().cpu().numpy()
-                for index, inside in enumerate(members):
-                    added = np.concatenate([losses[inside], np.ones((inside.sum(), 1))], axis=1)
-                    np.add.at(sums[name][key][:, index], problem[inside], added)
-
-    def _targets(
-        self, rows: PackedRows, predicted: Bool[Tensor, "row position"]
-    ) -> tuple[list[Bool[np.ndarray, " target"]], Int[np.ndarray, " target"]]:
-        """(for each phase which targets are in it, the problem of each)."""
-        where = predicted.cpu().numpy()
-        phases = self.stream.table.phases[rows.token][:, 1:][where]  # of the predicted token
-        members = [np.isin(phases, [PHASES.index(name) for name in group]) for group in SPLICED_PHASES.values()]
-        return members, self.stream.table.problem[rows.document[:, 1:][where]]

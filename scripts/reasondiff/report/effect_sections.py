@@ -129,7 +129,7 @@ def _said(row, way: str, pair: Pair) -> str:
         if way == "patched"
         else f"cost {decimals(row.value, 3)} nats of cross-entropy"
     )
-    if is_missing(row.excess):
+    if row.status != "tested":
         return f"{set_words} {does}: whether others would do the same is {row.status}."
     ends = (
         interval(row.excess_low, row.excess_high, 100, 1) + " points"
