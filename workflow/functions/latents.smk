@@ -15,7 +15,7 @@ def labelled_crosscoders():
     for site, bank_names in sites().items():
         if not listing.shows_latents(study, site.split("/")[0]):
             continue
-        folders += [path.format(site=site).rpartition("/")[0] for path in first_seed_files(bank_names, "x")]
+        folders += [Path(path.format(site=site)).parent.as_posix() for path in first_seed_files(bank_names, "x")]
     return folders
 
 
