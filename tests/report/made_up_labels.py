@@ -89,6 +89,7 @@ def latent_table(latents: int = 4) -> pd.DataFrame:
         for name in ("nu_reconstruction", "nu_error"):
             row |= {name: 0.1, f"{name}_low": 0.05, f"{name}_high": 0.2}
         row |= {"decoder_cosine": 0.4, "encoder_cosine": 0.3, "rate": 0.01, "mean_activation": 1.0, "firings": 90}
+        row |= {"replication": "replicated", "replicas": 2, "replica_seeds": 2}
         rows.append({**row, "rate_think": 0.02})
     return pd.DataFrame(rows)
 
