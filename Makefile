@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 CORES  ?= all
-JOBS   ?= 3
+JOBS   ?= 2
 TORCH  ?= cpu
 BIN    := $(VENV)/bin
 

@@ -25,6 +25,7 @@ from reasondiff.manifest import compare, manifest_of, write_manifest
 NAMES = sorted(ABSENT)
 MODULES = {"pyyaml": "yaml", "eai-sparsify": "sparsify"}  # where the module is not called as the package is
 RESULTS = Path("results/smoke")
+THROUGH_SLURM = reason_not_to_start() is None  # asked before another worker has started one
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_packages_and_the_library_are_imported_without_those_of_the_driver(shim,
 
 
 def test_the_study_is_the_same_in_its_environments(shim, finished_smoke, tmp_path):
-    if reason_not_to_start() is None:
+    if THROUGH_SLURM:
         pytest.skip("the study runs in these environments through SLURM (tests/slurm)")
     folder = copy_workflow(tmp_path / "study")
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *shim.arguments, "--configfile", "config/smoke.yaml"]
