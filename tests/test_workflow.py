@@ -78,22 +78,14 @@ def test_a_second_run_has_nothing_to_do(smoke):
 
 def test_a_comment_in_the_library_runs_nothing_again(own_smoke):
     edited = own_smoke / "scripts/reasondiff/dictionaries/trainer.py"
-    original = edited.read_text()
-    edited.write_text(original.replace("from __future__", "# a remark\nfrom __future__", 1))
-    try:
-        assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=own_smoke))
-    finally:
-        edited.write_text(original)
+    edited.write_text(edited.read_text().replace("from __future__", "# a remark\nfrom __future__", 1))
+    assert "Nothing to be done" in said(snakemake("--dry-run", *SMOKE, folder=own_smoke))
 
 
 def test_an_edited_function_runs_its_dependents_and_nothing_above(own_smoke):
     edited = own_smoke / "scripts/reasondiff/latents/ownership.py"
-    original = edited.read_text()
-    edited.write_text(original.replace("return ((first - last)", "return (1 * (first - last)", 1))
-    try:
-        planned = rules_to_run(snakemake("--dry-run", *SMOKE, folder=own_smoke))
-    finally:
-        edited.write_text(original)
+    edited.write_text(edited.read_text().replace("return ((first - last)", "return (1 * (first - last)", 1))
+    planned = rules_to_run(snakemake("--dry-run", *SMOKE, folder=own_smoke))
     assert any(rule.startswith("describe_latents") for rule in planned)
     above = ("train_", "evaluate_", "prepare_", "tokenize_", "measure_divergence", "measure_accuracy", "collect_")
     assert not any(rule.startswith(above) for rule in planned)
